@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 # ---------------------------------------------------------------- JSON and hashing
 
@@ -375,3 +375,41 @@ def messages_from(data: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
         except ValueError as error:
             raise ValueError(f"message {index}: {error}") from None
     return tuple(out)
+
+
+# ---------------------------------------------------------------- contracts of the layers above
+
+
+class OnDelta(Protocol):
+    """Called with each piece of text as a server streams it."""
+
+    def __call__(self, text: str, /) -> None:
+        """Take one piece."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A way to sample text. A journal around a model is a Model too."""
+
+    @property
+    def identity(self) -> str:
+        """Provider, served name, weights, template, adapter: equal identities sample alike."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it was found able to do."""
+
+    async def sample(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        *,
+        n: int = 1,
+        first_draw: int = 0,
+        prefill: str = "",
+        on_delta: OnDelta | None = None,
+    ) -> list[Completion]:
+        """Sample draws `first_draw` to `first_draw + n - 1`. Raises CallError or BadInput."""
+
+
+Models = Mapping[Role, Model]

@@ -1,0 +1,226 @@
+"""What a method is, and the small helper that every method makes its calls through.
+
+A method is one class with a `name`, a pydantic `Config`, and `requires`: for each role the
+capabilities it cannot do without. API call, experiment arm, gateway route and data source are
+the same object. Methods know no HTTP, no files and no progress bars.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from adhere.chat import (
+    Answer,
+    Budget,
+    Capability,
+    Completion,
+    Message,
+    Model,
+    Models,
+    Role,
+    Sampling,
+    Step,
+    Usage,
+)
+from adhere.errors import BadInput, Filtered, Truncated
+from adhere.methods.prompting import Prompts
+from adhere.models.thinking import plain_thought, split_thought
+from adhere.spec import Specification
+
+
+class MethodConfig(BaseModel):
+    """Base of all method configurations: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a method answers. `draw` is the repeat: its draws do not overlap another repeat's."""
+
+    messages: tuple[Message, ...]
+    spec: Specification
+    sampling: Sampling
+    prompts: Prompts
+    budget: Budget = Budget()
+    draw: int = 0
+    reference: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The text of the last user message."""
+        return next((m.text for m in reversed(self.messages) if m.role == "user"), "")
+
+
+# ---------------------------------------------------------------- events, for who watches
+
+
+@dataclass(frozen=True)
+class StepStarted:
+    """A method begins a step."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of text of the step under way."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """A step is complete."""
+
+    step: Step
+
+
+Event = StepStarted | Delta | StepDone
+Emit = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing. A caller that passes this gets no streaming."""
+
+
+class Method(Protocol):
+    """A way to answer under a spec at test time."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[MethodConfig]]
+    requires: ClassVar[Mapping[Role, frozenset[Capability]]]
+
+    async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
+        """Answer one request. Raises CallError or BadInput; a failed request is a failed row."""
+
+
+Order = Literal["spec_first", "question_first"]
+
+
+# ---------------------------------------------------------------- the calls of one request
+
+
+@dataclass
+class Calls:
+    """The calls of one request: adds up usage by role, collects steps, keeps to the budget."""
+
+    request: Request
+    models: Models
+    emit: Emit = ignore
+    steps: list[Step] = field(default_factory=list)
+    usage: dict[str, Usage] = field(default_factory=dict)
+    paper: dict[str, Usage] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
+
+    def model(self, role: Role = Role.POLICY) -> Model:
+        """The model of a role. Raises BadInput when the run has none."""
+        if role not in self.models:
+            raise BadInput(f"this method needs a model in the role {role.value!r}")
+        return self.models[role]
+
+    async def sample(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling | None = None,
+        *,
+        step: str,
+        role: Role = Role.POLICY,
+        n: int = 1,
+        first_draw: int | None = None,
+        prefill: str = "",
+        paper_prompt: bool = True,
+        note: str = "",
+    ) -> list[Completion]:
+        """Sample and record one step. `paper_prompt=False`: the paper does not count its prompt."""
+        sampling = self._within_budget(sampling or self.request.sampling)
+        watched = self.emit is not ignore
+        if watched:
+            self.emit(StepStarted(step))
+        got = await self.model(role).sample(
+            messages,
+            sampling,
+            n=n,
+            first_draw=self.request.draw * n if first_draw is None else first_draw,
+            prefill=prefill,
+            on_delta=(lambda text: self.emit(Delta(text))) if watched and n == 1 else None,
+        )
+        for index, completion in enumerate(got):
+            if completion.finish_reason == "content_filter":
+                raise Filtered(f"{step}: the answer was withheld by a content filter")
+            self._count(role, completion, paper_prompt=paper_prompt and index == 0)
+            name = step if n == 1 else f"{step} {index + 1}"
+            done = Step(name, _whole(completion), completion.finish_reason, note)
+            self.steps.append(done)
+            if watched:
+                self.emit(StepDone(done))
+        return got
+
+    def _count(self, role: Role, completion: Completion, *, paper_prompt: bool) -> None:
+        used = completion.usage
+        self.usage[role.value] = self.usage.get(role.value, Usage()) + used
+        if not paper_prompt:
+            used = replace(used, prompt_tokens=0, cached_prompt_tokens=0)
+        self.paper[role.value] = self.paper.get(role.value, Usage()) + used
+
+    def _within_budget(self, sampling: Sampling) -> Sampling:
+        budget = self.request.budget
+        if budget.seconds is not None and time.monotonic() - self._started > budget.seconds:
+            raise Truncated(f"the budget of {budget.seconds:g} s was spent before an answer began")
+        if budget.tokens is None:
+            return sampling
+        left = budget.tokens - sum(u.completion_tokens for u in self.usage.values())
+        if left <= 0:
+            raise Truncated(
+                f"the budget of {budget.tokens} tokens was spent before an answer began"
+            )
+        if sampling.max_tokens is None or sampling.max_tokens > left:
+            return sampling.but(max_tokens=left)
+        return sampling
+
+    def answer(
+        self,
+        text: str,
+        *,
+        thought: str = "",
+        finish_reason: str = "stop",
+        facts: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        """The request's answer with everything recorded so far."""
+        return Answer(
+            text=text,
+            thought=thought,
+            steps=tuple(self.steps),
+            usage=dict(self.usage),
+            paper_usage=dict(self.paper),
+            finish_reason=finish_reason,
+            facts=facts or {},
+        )
+
+
+def _whole(completion: Completion) -> str:
+    return (
+        f"<think>\n{completion.reasoning}\n</think>\n\n{completion.text}"
+        if completion.reasoning
+        else completion.text
+    )
+
+
+def read_answer(completion: Completion) -> tuple[str, str]:
+    """Answer and thought of a completion, whether the server split them or the text holds tags.
+
+    Raises Truncated when the limit ended the text inside a thought: a thought is no answer.
+    """
+    if completion.reasoning:
+        if completion.cut and not completion.text.strip():
+            raise Truncated("the token limit ended the thought before an answer began")
+        return completion.text, completion.reasoning.strip()
+    split = split_thought(completion.text)
+    if not split.closed and completion.cut and completion.text.lstrip().startswith("<think>"):
+        raise Truncated("the token limit ended the thought before an answer began")
+    return split.answer, plain_thought(split.thought)

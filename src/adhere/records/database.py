@@ -1,0 +1,42 @@
+"""SQLite as the project uses it: WAL, one writer, and errors that a user can act on."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from adhere.errors import BadInput, DiskFull
+
+_FULL = ("full", "disk i/o error")
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn SQLite's errors about the disk or the file into the project's."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if any(word in str(error).lower() for word in _FULL):
+            raise DiskFull(
+                f"{path}: could not write ({error})",
+                hint="Free some space (or raise the file size limit) and run the same command "
+                "again; what was finished is kept.",
+            ) from None
+        raise BadInput(f"{path}: cannot be used ({error})") from None
+    except sqlite3.DatabaseError as error:
+        raise BadInput(
+            f"{path}: found a file that is no journal ({error}); expected one made by adhere",
+            hint="Choose another folder with --out, or move this file away.",
+        ) from None
+
+
+def open_database(path: Path | str, schema: str) -> sqlite3.Connection:
+    """Open or make a database. Each statement commits by itself (autocommit)."""
+    with writing(path):
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        db.executescript(schema)
+        return db
