@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 
 def canonical_json(value: Any) -> str:
-    """One spelling for equal values: sorted keys, no spaces, no NaN. For hashing, not for people."""
+    """One spelling for equal values: sorted keys, no spaces, no NaN. For hashing only."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -100,7 +100,7 @@ def assistant(text: str) -> Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample. None leaves the server's default in force. `extra` goes to the server as is."""
+    """How to sample. None leaves the server's default; `extra` goes to the server as it is."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -336,7 +336,7 @@ class Unscored:
 
 
 class Outcome(StrEnum):
-    """How a row ended. Every rate's denominator is the rows that are SCORED; the rest stand apart."""
+    """How a row ended. Every rate is over the rows that are SCORED; the rest stand apart."""
 
     SCORED = "scored"
     UNSCORED = "unscored"  # answered, but no whole verdict (empty answer, judge failed)
@@ -347,7 +347,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a suite. `judged_prompt` is what a judge sees when it differs from what was asked."""
+    """One row of a suite. `judged_prompt`: what a judge sees when it is not what was asked."""
 
     id: str
     messages: tuple[Message, ...]

@@ -1,0 +1,1 @@
+"""Experiments: plan, run, metrics with intervals, summary, comparison of runs."""

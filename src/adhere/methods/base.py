@@ -39,6 +39,9 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+NO_LIMITS = Budget()
+
+
 @dataclass(frozen=True)
 class Request:
     """What a method answers. `draw` is the repeat: its draws do not overlap another repeat's."""
@@ -47,7 +50,7 @@ class Request:
     spec: Specification
     sampling: Sampling
     prompts: Prompts
-    budget: Budget = Budget()
+    budget: Budget = NO_LIMITS
     draw: int = 0
     reference: str | None = None
 

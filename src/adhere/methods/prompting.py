@@ -40,7 +40,7 @@ def enclosed(text: str, tag: str) -> str:
 
 
 def bullets(rules: Sequence[Rule]) -> str:
-    """One dash bullet a rule, each ended by a line break. Line breaks inside a rule become spaces."""
+    """One dash bullet and line break a rule; line breaks inside a rule become spaces."""
     return "".join(f"- {' '.join(rule.text.split())}\n" for rule in rules)
 
 
@@ -67,7 +67,7 @@ class Prompts:
             loader=jinja2.FileSystemLoader([str(p) for p in places]),
             undefined=jinja2.StrictUndefined,
             keep_trailing_newline=False,
-            autoescape=False,  # noqa: S701 - prompts are no HTML
+            autoescape=False,
         )
         self._env.filters["enclosed"] = enclosed
         self._env.filters["bullets"] = bullets
@@ -84,7 +84,7 @@ class Prompts:
                     hint="Known prompts: " + ", ".join(sorted(known)),
                 )
 
-    def render(self, name: str, **values: Any) -> str:
+    def render(self, name: str, /, **values: Any) -> str:
         """Render `<method>/<step>`. Raises BadInput for a broken template of the user's."""
         try:
             return self._env.get_template(f"{name}.jinja").render(**values)

@@ -105,7 +105,9 @@ class Endpoint:
         """GET a JSON document."""
         return await self._json("GET", self._url(path), None, timeout)
 
-    async def post(self, path: str, body: Mapping[str, Any], *, timeout: float | None = None) -> Any:
+    async def post(
+        self, path: str, body: Mapping[str, Any], *, timeout: float | None = None
+    ) -> Any:
         """POST JSON, read JSON. Raises one CallError or BadInput for any failure."""
         url = path if path.startswith("http") else self._url(path)
         return await self._json("POST", url, body, timeout or self.timeout)

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 CUT = 0.7
 AUTO_CEILING = 256
+# Until one call has succeeded, no more than this are in flight: a dead key is not worth more.
+UNPROVEN_LIMIT = 8
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,26 @@ class Limiter:
     def __post_init__(self) -> None:
         """Start at the configured number."""
         self.limit = float(max(1, self.concurrency))
-        self._ceiling = float(max(AUTO_CEILING, self.concurrency) if self.auto else self.limit)
+        self.ceiling = float(max(AUTO_CEILING, self.concurrency) if self.auto else self.limit)
         self._in_flight = 0
         self._good = 0
         self._cut_at = 0.0
         self._paused_until = 0.0
+        self._proven = False
+        self._fatal: CallError | None = None
         self._changed = asyncio.Condition()
+
+    def _room(self) -> bool:
+        limit = int(self.limit) if self._proven else min(int(self.limit), UNPROVEN_LIMIT)
+        return self._in_flight < limit
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         async with self._changed:
-            await self._changed.wait_for(lambda: self._in_flight < int(self.limit))
+            await self._changed.wait_for(self._room)
             self._in_flight += 1
         try:
-            while (pause := self._paused_until - time.monotonic()) > 0:
+            while self._fatal is None and (pause := self._paused_until - time.monotonic()) > 0:
                 await asyncio.sleep(pause)
             yield
         finally:
@@ -82,10 +90,11 @@ class Limiter:
             self._changed.notify_all()
 
     def _on_success(self) -> None:
+        self._proven = True
         self._good += 1
-        if self._good >= self.limit and self.limit < self._ceiling:
+        if self._good >= self.limit and self.limit < self.ceiling:
             self._good = 0
-            self.limit = min(self._ceiling, self.limit + 1)
+            self.limit = min(self.ceiling, self.limit + 1)
 
     def _on_rate_limited(self, started: float, error: CallError, wait: float) -> None:
         self.rate_limited += 1
@@ -97,12 +106,22 @@ class Limiter:
         if error.retry_after is not None:
             self._paused_until = max(self._paused_until, now + wait)
 
+    def stop(self, error: CallError) -> None:
+        """Make no further call: each raises this error."""
+        self._fatal = error
+
     async def run(self, call: Callable[[], Awaitable[T]]) -> T:
-        """Make the call when there is room, again when its error is retryable; raise the last."""
+        """Make the call when there is room, again when its error is retryable; raise the last.
+
+        After a fatal error (a dead key, an unknown model) no further call is made: each raises
+        the same error.
+        """
         attempt = 0
         while True:
             try:
                 async with self._slot():
+                    if self._fatal is not None:
+                        raise self._fatal
                     started = time.monotonic()
                     result = await call()
             except CallError as error:
@@ -110,6 +129,8 @@ class Limiter:
                 if isinstance(error, RateLimited):
                     self._on_rate_limited(started, error, wait)
                 attempt += 1
+                if error.fatal:
+                    self.stop(error)
                 if not error.retryable or attempt >= self.retry.attempts:
                     raise
                 self.retried += 1

@@ -228,7 +228,9 @@ class OpenAICompatible:
             return []  # no list of models here; the first call will tell
         if not isinstance(data, dict) or not isinstance(data.get("data"), list):
             return []
-        names = [str(item["id"]) for item in data["data"] if isinstance(item, dict) and "id" in item]
+        names = [
+            str(item["id"]) for item in data["data"] if isinstance(item, dict) and "id" in item
+        ]
         if names and self.name not in names:
             try:
                 await self.sample([Message("user", "Say hello.")], Sampling(max_tokens=1))
@@ -255,7 +257,7 @@ class OpenAICompatible:
 
 
 def join_prefill(prompt: str, prefill: str) -> str:
-    """Prompt and prefill as one text; a thought that the template has opened is not opened twice."""
+    """Prompt and prefill as one text; a thought that the template opened is not opened twice."""
     if prefill.startswith(OPEN) and prompt.rstrip().endswith(OPEN):
         return prompt.rstrip().removesuffix(OPEN) + prefill
     return prompt + prefill

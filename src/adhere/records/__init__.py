@@ -1,0 +1,14 @@
+"""The durable record: journal of draws, run folder, rows."""
+
+from adhere.records.journal import DrawStore, Journal, draw_key
+from adhere.records.run_folder import SCHEMA_VERSION, RunFolder, read_run_record, row_key
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "DrawStore",
+    "Journal",
+    "RunFolder",
+    "draw_key",
+    "read_run_record",
+    "row_key",
+]

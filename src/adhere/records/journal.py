@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS draws (
     identity TEXT NOT NULL,
     draw INTEGER NOT NULL,
     completion TEXT NOT NULL,
-    created REAL NOT NULL DEFAULT (unixepoch('subsec'))
+    created REAL NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -65,8 +66,9 @@ class DrawStore:
         text = json.dumps(completion.to_dict(), ensure_ascii=True)
         with writing(self.path):
             self._db.execute(
-                "INSERT OR IGNORE INTO draws (key, identity, draw, completion) VALUES (?, ?, ?, ?)",
-                (key, identity, draw, text),
+                "INSERT INTO draws (key, identity, draw, completion, created) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
+                (key, identity, draw, text, time.time()),
             )
 
     def spent(self) -> Usage:
@@ -139,9 +141,7 @@ class Journal:
             return known
         task = self._in_flight.get(key)
         if task is None:
-            task = asyncio.create_task(
-                self._call(key, messages, sampling, draw, prefill, on_delta)
-            )
+            task = asyncio.create_task(self._call(key, messages, sampling, draw, prefill, on_delta))
             self._in_flight[key] = task
         # The call belongs to all who wait for it: only the last one to give up cancels it.
         self._waiting[key] = self._waiting.get(key, 0) + 1

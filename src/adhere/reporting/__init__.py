@@ -1,0 +1,30 @@
+"""What a run showed: plain-text tables and one self-contained HTML page.
+
+Names are loaded on first use, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adhere.reporting.report import render_report, write_report
+    from adhere.reporting.tables import Table, summary_table, to_markdown, to_rich
+
+_HOMES = {
+    "Table": "tables",
+    "summary_table": "tables",
+    "to_markdown": "tables",
+    "to_rich": "tables",
+    "render_report": "report",
+    "write_report": "report",
+}
+
+__all__ = ["Table", "render_report", "summary_table", "to_markdown", "to_rich", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"adhere.reporting.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,237 @@
+"""What an experiment is: the same model is `adhere.yaml`, the command line and the record.
+
+Fields are *identity* (they decide what is sampled or marked; a run folder refuses another value)
+or *operational* (where, how fast, how much, how it is summarised; they may change between the
+starts of one run). `OPERATIONAL` names the second kind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from adhere.chat import Budget, Sampling
+from adhere.errors import BadInput
+from adhere.judging import ALPHA, NaPolicy
+from adhere.models.connect import ModelConfig
+
+DEFAULT_FILE = "adhere.yaml"
+
+OPERATIONAL = (
+    "out",
+    "limits",
+    "alpha",
+    "na_policy",
+    "baseline",
+    "repeats",
+    "max_unscored",
+)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MethodPlan(_Strict):
+    """One method with its options, under a label."""
+
+    method: str
+    name: str = ""
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name in tables and row keys."""
+        return self.name or self.method
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        """Take `vanilla`, `best_of_n:n=4` and `{method: best_of_n, n: 4}` alike."""
+        if isinstance(data, str):
+            return parse_method(data)
+        if isinstance(data, dict) and "options" not in data:
+            known = {"method", "name"}
+            return {
+                **{k: v for k, v in data.items() if k in known},
+                "options": {k: v for k, v in data.items() if k not in known},
+            }
+        return data
+
+
+class SamplingPlan(_Strict):
+    """How all models sample. `seed` is the run's; draws derive theirs from it."""
+
+    temperature: float | None = Field(0.7, ge=0, le=10)
+    top_p: float | None = Field(None, gt=0, le=1)
+    max_tokens: int = Field(512, ge=1)
+    stop: tuple[str, ...] = ()
+    seed: int = Field(0, ge=0)
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+    def sampling(self) -> Sampling:
+        """As the models take it."""
+        return Sampling(**self.model_dump())
+
+
+class Limits(_Strict):
+    """Operational limits; they change no result."""
+
+    concurrency: int = Field(8, ge=1, le=4096, description="calls in flight to one server")
+    auto: bool = Field(False, description="let the limit grow beyond `concurrency`")
+    timeout: float = Field(300, gt=0, description="seconds for one answer of the server")
+    attempts: int = Field(5, ge=1, le=100, description="tries for one call")
+
+
+class BudgetPlan(_Strict):
+    """What one answer may cost; shared by all steps of a method."""
+
+    tokens: int | None = Field(None, ge=1)
+    seconds: float | None = Field(None, gt=0)
+
+    def budget(self) -> Budget:
+        """As the methods take it."""
+        return Budget(self.tokens, self.seconds)
+
+
+class Plan(_Strict):
+    """An experiment: suites x models x methods x repeats, under one spec."""
+
+    spec: Path
+    prompts: tuple[Path, ...] = Field(min_length=1)
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    methods: tuple[MethodPlan, ...] = Field(min_length=1)
+    sampling: SamplingPlan = SamplingPlan()
+    budget: BudgetPlan = BudgetPlan()
+    repeats: int = Field(1, ge=1, le=1000)
+    prompts_dir: Path | None = None
+    baseline: str = ""
+    alpha: float = Field(ALPHA, ge=0, le=1)
+    na_policy: NaPolicy = "count"
+    out: Path = Path("runs/latest")
+    limits: Limits = Limits()
+    max_unscored: float = Field(
+        0.1, ge=0, le=1, description="share of failed or unscored rows beyond which the exit is 3"
+    )
+
+    @field_validator("prompts", "models", "methods", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict | Path) else value
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _names_are_models(cls, value: Any) -> Any:
+        return [{"model": item} if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Plan:
+        for what, labels in (
+            ("methods", [m.label for m in self.methods]),
+            ("models", [m.label for m in self.models]),
+            ("prompts", [p.stem for p in self.prompts]),
+        ):
+            twice = sorted({x for x in labels if labels.count(x) > 1})
+            if twice:
+                raise ValueError(
+                    f"{what}: {twice[0]!r} stands twice; give each a `name` of its own"
+                )
+        if self.baseline and self.baseline not in [m.label for m in self.methods]:
+            raise ValueError(f"baseline: {self.baseline!r} is none of the methods")
+        return self
+
+
+def parse_method(text: str) -> dict[str, Any]:
+    """Read `[LABEL=]NAME[:key=value,...]`, or `NAME:{yaml: mapping}`. Raises ValueError."""
+    head, colon, tail = text.partition(":")
+    label, equals, name = head.rpartition("=")
+    options: Any = {}
+    try:
+        if tail.strip().startswith("{"):
+            options = yaml.safe_load(tail)
+        elif colon:
+            for part in tail.split(","):
+                key, is_set, value = part.partition("=")
+                if not is_set or not key.strip():
+                    raise ValueError(f"{text!r}: expected key=value after the colon, not {part!r}")
+                options[key.strip()] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ValueError(f"{text!r}: the options after the colon cannot be read") from None
+    return {"method": name.strip(), "name": label.strip() if equals else "", "options": options}
+
+
+def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
+    """The plan of a file (paths in it are relative to it) overlaid by what the command line gave.
+
+    Raises BadInput that names the file and field.
+    """
+    data: dict[str, Any] = {}
+    if file is not None:
+        data = _read_yaml(file)
+        _anchor_paths(data, file.parent)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            data[key] = {**data[key], **value}
+        else:
+            data[key] = value
+    try:
+        return Plan(**data)
+    except ValidationError as error:
+        raise _explain(error, str(file) if file else "the command line", data) from None
+    except TypeError:
+        raise BadInput(f"{file}: found keys that are no text; expected field names") from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"{file}: cannot be read ({error.strerror})",
+            hint="`adhere init` makes a starter spec, prompts and adhere.yaml.",
+        ) from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{file}: found bytes that are no UTF-8; expected UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise BadInput.at(
+            file, mark.line + 1 if mark else None, f"broken YAML ({problem})", "YAML"
+        ) from None
+    if not isinstance(data, dict):
+        raise BadInput(f"{file}: found {type(data).__name__}; expected fields such as `spec:`")
+    return data
+
+
+def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
+    for key in ("spec", "prompts", "prompts_dir", "out"):
+        value = data.get(key)
+        if isinstance(value, str):
+            data[key] = folder / value
+        elif isinstance(value, list):
+            data[key] = [folder / v if isinstance(v, str) else v for v in value]
+
+
+def _explain(error: ValidationError, source: str, data: dict[str, Any]) -> BadInput:
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing" and len(first["loc"]) == 1:
+        need = {
+            "spec": "--spec FILE",
+            "prompts": "--prompts FILE.jsonl",
+            "models": "--model local:smollm2-135m",
+            "methods": "--method vanilla",
+        }.get(place, place)
+        return BadInput(
+            f"{source}: found no {place!r}; expected {need}",
+            hint="`adhere init` makes a folder in which `adhere eval` alone works.",
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    hint = ""
+    if first["type"] == "extra_forbidden":
+        message = "unknown field"
+        hint = "Known fields: " + ", ".join(Plan.model_fields)
+    return BadInput(f"{source}: {place + ': ' if place else ''}{message}", hint=hint)

@@ -1,0 +1,73 @@
+"""Self-Refine: answer, give feedback on the answer, answer again; T times, no early stop.
+
+Source: arXiv 2303.17651 as used by SpecBench (arXiv 2509.14760, section 4 and the official
+code): 1 + 2T calls. The feedback call sees the question, the rules and the response; the refine
+call sees the question and the last `history` pairs of response and feedback, but not the rules.
+Thoughts are dropped between the calls. Published T is 15; the official configuration file has 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+
+from adhere.chat import Answer, Capability, Models, Role, system, user
+from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
+from adhere.methods.prompting import compose, enclosed, spec_text
+
+
+class SelfRefineConfig(MethodConfig):
+    """Options of `self_refine`."""
+
+    iterations: int = Field(15, ge=1, le=100, description="T (paper 15, official configuration 3)")
+    history: int = Field(1, ge=1, le=100, description="pairs of response and feedback shown")
+    order: Order = "spec_first"
+
+
+class SelfRefine:
+    """Feedback and refinement, in turn."""
+
+    name: ClassVar[str] = "self_refine"
+    Config: ClassVar[type[SelfRefineConfig]] = SelfRefineConfig
+    requires: ClassVar[Mapping[Role, frozenset[Capability]]] = {
+        Role.POLICY: frozenset({Capability.CHAT})
+    }
+
+    def __init__(self, config: SelfRefineConfig | None = None) -> None:
+        """Take the options."""
+        self.config = config or SelfRefineConfig()
+
+    async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
+        """See `Method.answer`."""
+        prompts, question = request.prompts, request.question
+        calls = Calls(request, models, emit)
+        asked = compose(request.messages, request.spec, prompts, self.config.order)
+        reviewer = system(
+            prompts.render(
+                "self_refine/feedback_system", question=question, rules=spec_text(request.spec)
+            )
+        )
+        improver = system(prompts.render("self_refine/refine_system", question=question))
+        [got] = await calls.sample(asked, step="answer")
+        text, _ = read_answer(got)
+        pairs: list[tuple[str, str]] = []
+        for number in range(1, self.config.iterations + 1):
+            [feedback] = await calls.sample(
+                [reviewer, user(prompts.render("self_refine/feedback", response=text))],
+                step=f"feedback {number}",
+            )
+            pairs.append((text, read_answer(feedback)[0]))
+            shown = "\n\n".join(
+                enclosed(response, f"response_{i}") + "\n" + enclosed(review, f"feedback_{i}")
+                for i, (response, review) in enumerate(pairs[-self.config.history :], 1)
+            )
+            [got] = await calls.sample(
+                [improver, user(prompts.render("self_refine/refine", history=shown))],
+                step=f"refine {number}",
+            )
+            text, _ = read_answer(got)
+        return calls.answer(
+            text, finish_reason=got.finish_reason, facts={"iterations": self.config.iterations}
+        )

@@ -1,0 +1,195 @@
+"""From a model's name to a model that answers: `local:NAME` and `openai:NAME`.
+
+`connect` checks the configuration at once (names, key variable, URL) and gives a context
+manager; entering it starts or reaches the server and probes what it can do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from adhere.chat import Capability
+from adhere.errors import BadInput, CallError
+from adhere.models.http import Endpoint, check_base_url
+from adhere.models.limiter import Limiter
+from adhere.models.openai_compatible import OpenAICompatible, RenderPrompt, Route
+from adhere.models.template import ChatTemplate
+
+DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+
+Note = Callable[[str], None]
+
+
+class ModelConfig(BaseModel):
+    """One model: `local:NAME` (embedded engine) or `openai:NAME` (any compatible server)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    name: str = ""
+    base_url: str | None = None
+    api_key_env: str | None = Field(None, description="the variable that holds the key")
+    prefill: Literal["auto", "completions", "chat", "none"] = "auto"
+    chat_template: Path | None = Field(None, description="a Jinja chat template for `completions`")
+    thinks: bool | None = Field(None, description="whether the model closes its thoughts itself")
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    slots: int | None = Field(None, ge=1, le=64, description="embedded engine: parallel slots")
+    context: int | None = Field(None, ge=256, description="embedded engine: tokens a slot")
+    reuse_prefix: bool = Field(True, description="embedded engine: reuse shared beginnings")
+
+    @property
+    def label(self) -> str:
+        """The name in tables and row keys."""
+        return self.name or self.model
+
+
+def connect(
+    config: ModelConfig,
+    limiter: Limiter,
+    *,
+    timeout: float = 300.0,
+    note: Note = lambda text: None,
+) -> AbstractAsyncContextManager[OpenAICompatible]:
+    """Check a model's configuration and prepare to open it. Raises BadInput at once."""
+    provider, colon, name = config.model.partition(":")
+    if colon and name and provider == "local":
+        from adhere.models.embedded import EmbeddedServer, find_model
+
+        weights = find_model(name)
+        return _local(config, weights, EmbeddedServer, limiter, timeout, note)
+    if colon and name and provider == "openai":
+        if config.chat_template is not None:
+            ChatTemplate.read(config.chat_template)
+        return _openai(config, name, _key(config), limiter, timeout, note)
+    raise BadInput(
+        f"unknown model {config.model!r}",
+        hint="Write local:NAME for the embedded engine (`adhere models list`) or openai:NAME "
+        "with --base-url for a server.",
+    )
+
+
+def _key(config: ModelConfig) -> str | None:
+    """The key from the environment. Local servers need none unless one is named."""
+    url = check_base_url(config.base_url or DEFAULT_BASE_URL)
+    variable = config.api_key_env or DEFAULT_KEY_VARIABLE
+    key = os.environ.get(variable, "").strip()
+    if key:
+        return key
+    if config.api_key_env:
+        raise BadInput(
+            f"--api-key-env: the environment variable {variable} is not set",
+            hint=f"Set it to the server's key: export {variable}=...",
+        )
+    if urlsplit(url).hostname == urlsplit(DEFAULT_BASE_URL).hostname:
+        raise BadInput(
+            f"{config.model}: needs the environment variable {variable}",
+            hint=f"export {variable}=..., or give your own server's --base-url.",
+        )
+    return None
+
+
+@asynccontextmanager
+async def _openai(
+    config: ModelConfig,
+    name: str,
+    key: str | None,
+    limiter: Limiter,
+    timeout: float,
+    note: Note,
+) -> AsyncIterator[OpenAICompatible]:
+    endpoint = Endpoint(
+        config.base_url or DEFAULT_BASE_URL, key=key, timeout=timeout, pool=_pool(limiter)
+    )
+    try:
+        model = OpenAICompatible(name, endpoint, limiter, extra_body=config.extra_body)
+        await model.check_reachable()
+        route, render, template = await _prefill_route(config, model)
+        found = {Capability.CHAT, Capability.STREAM}
+        if route != "none":
+            found.add(Capability.PREFILL)
+        if config.thinks is not False:
+            found.add(Capability.THINKS)
+        note(f"{config.label}: connected, prefill by {route}")
+        yield OpenAICompatible(
+            name,
+            endpoint,
+            limiter,
+            route=route,
+            render=render,
+            template=template,
+            capabilities=frozenset(found),
+            extra_body=config.extra_body,
+        )
+    finally:
+        await endpoint.close()
+
+
+async def _prefill_route(
+    config: ModelConfig, model: OpenAICompatible
+) -> tuple[Route, RenderPrompt | None, str]:
+    """Route, renderer and template digest: what the user chose, or the best that a probe finds."""
+    if config.prefill == "none":
+        return "none", None, ""
+    if config.chat_template is not None:
+        template = ChatTemplate.read(config.chat_template)
+        return "completions", template.renderer, template.digest
+    if config.prefill in ("auto", "completions") and await serves_template(model.endpoint):
+        return "completions", server_renderer(model.endpoint), ""
+    if config.prefill == "completions":
+        raise BadInput(
+            f"{config.label}: prefill by `completions` needs the model's chat template",
+            hint="Give it with --chat-template (a Jinja file, or a tokenizer_config.json).",
+        )
+    if config.prefill == "chat" or await model.probe_chat_prefill():
+        return "chat", None, ""
+    return "none", None, ""
+
+
+def server_renderer(endpoint: Endpoint) -> RenderPrompt:
+    """Render prompts by llama.cpp's own route, with the template out of the model's file."""
+
+    async def render(messages: Any) -> str:
+        data = await endpoint.post(
+            f"{endpoint.root}/apply-template", {"messages": [m.to_dict() for m in messages]}
+        )
+        return str(data["prompt"])
+
+    return render
+
+
+async def serves_template(endpoint: Endpoint) -> bool:
+    """Whether the server renders prompts for us."""
+    try:
+        data = await endpoint.post(
+            f"{endpoint.root}/apply-template",
+            {"messages": [{"role": "user", "content": "x"}]},
+            timeout=15,
+        )
+    except (CallError, BadInput):
+        return False
+    return isinstance(data, dict) and isinstance(data.get("prompt"), str)
+
+
+def _pool(limiter: Limiter) -> int:
+    return max(64, limiter.concurrency, int(limiter.ceiling))
+
+
+@asynccontextmanager
+async def _local(
+    config: ModelConfig,
+    weights: Any,
+    server_class: Any,
+    limiter: Limiter,
+    timeout: float,
+    note: Note,
+) -> AsyncIterator[OpenAICompatible]:
+    raise NotImplementedError
+    yield

@@ -1,0 +1,80 @@
+"""What has to be said below a table so that nobody reads more into it than it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from adhere.reporting import formats as f
+
+# What a row can end as besides scored; the summary's keys and the words shown.
+OUTCOMES = (
+    ("n_unscored", "unscored"),
+    ("n_failed", "failed"),
+    ("n_truncated", "truncated"),
+    ("n_filtered", "filtered"),
+)
+
+
+def outcome_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rows that are in no rate, by outcome: `2 failed`. Empty when all were scored."""
+    return tuple(f"{f.count(row[k])} {word}" for k, word in OUTCOMES if f.number(row, k))
+
+
+def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The footnotes that these rows need, most general first."""
+    rows = list(rows)
+    settings = summary.get("settings") or {}
+    confidence = f.number(settings, "confidence")
+    level = f"{f.share(confidence)}% bootstrap" if confidence else "bootstrap"
+    if any(f.number(r, "sar_low") is not None for r in rows):
+        yield f"Brackets hold {level} intervals; SAR differences are paired, in percentage points."
+    if any(outcome_notes(r) for r in rows):
+        yield (
+            "Rates are over scored rows only. Unscored, failed, truncated and filtered rows are "
+            "counted beside them and never as safe."
+        )
+    if any(r.get("oracle") for r in rows):
+        yield (
+            "† Oracle selector: candidates are chosen by the checks that also score the result, "
+            "so this is what perfect selection would give, not a fair comparison."
+        )
+    variants = " ".join(str(r.get("variant") or "") for r in rows).lower()
+    if "forced" in variants:
+        yield (
+            "Forced close: the model did not end its thought within the budget, so the method "
+            "ended it and asked for the answer."
+        )
+    if "emulated" in variants:
+        yield (
+            "Emulated: this server cannot continue a given beginning, so the method asks for "
+            "each stage in a turn of its own."
+        )
+    if any(r.get("control") for r in rows):
+        yield (
+            "Controls call no model: they score an empty text and one canned refusal, to show "
+            "what saying nothing earns."
+        )
+    if (policy := _na_sentence({r.get("na_policy") for r in rows if r.get("na_policy")})) != "":
+        yield policy
+    if undecided := [f.one_line(i, 60) for i in summary.get("undecided_rules") or ()]:
+        total = len((summary.get("spec") or {}).get("rules") or ())
+        of = f" of {total}" if total else ""
+        verb = "rule is" if len(undecided) == 1 else "rules are"
+        yield (
+            f"{len(undecided)}{of} {verb} decided by neither a check nor a judge in this run and "
+            f"enter no number: {_listed(undecided)}."
+        )
+
+
+def _na_sentence(policies: set[Any]) -> str:
+    if policies == {"count"}:
+        return "A behavioral rule that does not apply (NA) counts as not followed."
+    if policies == {"exclude"}:
+        return "A behavioral rule that does not apply (NA) is left out of the score."
+    return ""
+
+
+def _listed(names: list[str], limit: int = 12) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -1,0 +1,129 @@
+"""A user's own prompts: JSON lines with `prompt` or `messages`.
+
+Optional keys: `id`, `label` (`safe` and `unsafe` make subsets of the tables), `reference` (a good
+answer) and `judged_prompt` (what a judge sees instead of the prompt, for attacked prompts). The
+whole file is read and checked before anything runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from adhere.chat import Case, Message, digest, messages_from, user
+from adhere.errors import BadInput
+from adhere.suites.base import Suite
+
+KEYS = ("prompt", "messages", "id", "label", "reference", "judged_prompt")
+LONGEST_LINE = 4 * 1024 * 1024
+LABELS_WITH_SUBSETS = ("unsafe", "safe")
+
+
+def load_prompts(path: str | Path) -> Suite:
+    """Read a prompts file. Raises BadInput that names the file and line of the first mistake."""
+    path = Path(path)
+    cases: list[Case] = []
+    lines: dict[str, int] = {}
+    for number, raw in _lines(path):
+        if not raw.strip():
+            continue
+        case = _case(path, number, raw)
+        if case.id in lines:
+            if _given_id(raw):
+                raise BadInput.at(
+                    path,
+                    number,
+                    f"the id {case.id!r}, which line {lines[case.id]} has too",
+                    "an id once",
+                )
+            # The same prompt twice is a repeat the user wants; it gets an id of its own.
+            again = 2
+            while f"{case.id}-{again}" in lines:
+                again += 1
+            case = Case(
+                f"{case.id}-{again}", case.messages, case.label, case.reference, case.judged_prompt
+            )
+        lines[case.id] = number
+        cases.append(case)
+    if not cases:
+        raise BadInput(
+            f"{path}: found no prompts; expected one JSON object a line",
+            hint='For example: {"prompt": "My head hurts. What can I do?", "label": "safe"}',
+        )
+    return Suite(path.stem, tuple(cases))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    try:
+        with path.open("rb") as file:
+            number = 0
+            while raw := file.readline(LONGEST_LINE + 1):
+                number += 1
+                if len(raw) > LONGEST_LINE:
+                    raise BadInput.at(
+                        path, number, "a line of more than 4 MB", "one JSON object a line"
+                    )
+                try:
+                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise BadInput.at(
+                        path, number, f"bytes that are no UTF-8 ({error.reason})", "UTF-8 text"
+                    ) from None
+                yield number, text
+    except OSError as error:
+        raise BadInput(
+            f"{path}: cannot be read ({error.strerror})", hint="Give a JSONL file with --prompts."
+        ) from None
+
+
+def _given_id(raw: str) -> bool:
+    return "id" in json.loads(raw)
+
+
+def _case(path: Path, number: int, raw: str) -> Case:
+    def wrong(found: str, expected: str) -> BadInput:
+        return BadInput.at(path, number, found, expected, hint="Nothing was run.")
+
+    try:
+        data: Any = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise wrong(f"broken JSON ({error})", "one JSON object a line") from None
+    if not isinstance(data, dict):
+        raise wrong(f"{type(data).__name__}", 'an object such as {"prompt": "..."}')
+    if unknown := sorted(set(data) - set(KEYS)):
+        raise wrong(f"the key {unknown[0]!r}", "only " + ", ".join(KEYS))
+    if ("prompt" in data) == ("messages" in data):
+        raise wrong(
+            'both "prompt" and "messages"' if "prompt" in data else f"the keys {sorted(data)}",
+            'either "prompt" or "messages"',
+        )
+    for key in ("prompt", "label", "reference", "judged_prompt"):
+        if not isinstance(data.get(key, ""), str | None):
+            raise wrong(f"{key} = {data[key]!r:.60}", "text")
+    messages: tuple[Message, ...]
+    if "prompt" in data:
+        if not data["prompt"] or not data["prompt"].strip():
+            raise wrong("an empty prompt", "text")
+        messages = (user(data["prompt"]),)
+    else:
+        if not isinstance(data["messages"], list) or not data["messages"]:
+            raise wrong('"messages" that is no list', "a list of OpenAI messages")
+        try:
+            messages = messages_from(data["messages"])
+        except ValueError as error:
+            raise wrong(str(error), "OpenAI messages with role and content") from None
+        if messages[-1].role != "user":
+            raise wrong(f"a last message by {messages[-1].role!r}", "one by 'user'")
+    given = data.get("id")
+    if given is not None and (not isinstance(given, str | int) or str(given).strip() == ""):
+        raise wrong(f"id = {given!r:.60}", "text or a whole number")
+    case_id = str(given) if given is not None else digest([m.to_dict() for m in messages])[:10]
+    return Case(
+        case_id,
+        messages,
+        data.get("label") or "",
+        data.get("reference"),
+        data.get("judged_prompt"),
+    )

@@ -1,0 +1,211 @@
+"""A real OpenAI-compatible server on loopback, scripted by a test; it can also misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+
+@dataclass
+class Reply:
+    """One good answer."""
+
+    text: str | None = "fine"
+    finish: str = "stop"
+    prompt_tokens: int = 10
+    completion_tokens: int = 5
+    reasoning: str | None = None
+    delay: float = 0.0
+
+
+@dataclass
+class Fault:
+    """One bad answer: a status with a body, or a way of breaking off."""
+
+    status: int = 500
+    body: str = '{"error": {"message": "scripted fault"}}'
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: float = 0.0
+    reset: bool = False
+
+
+Handler = Callable[[str, dict[str, Any]], "Reply | Fault"]
+
+
+class FakeServer:
+    """`with FakeServer(handler) as server:`; `handler(path, body)` decides each reply.
+
+    `server.calls` holds every generation request as (path, body, headers).
+    """
+
+    def __init__(
+        self,
+        handler: Handler | None = None,
+        *,
+        models: list[str] | None = None,
+        template: bool = False,
+        continues: bool = False,
+        key: str | None = None,
+        streaming: bool = True,
+    ) -> None:
+        self.handler = handler or (lambda path, body: Reply())
+        self.models = models
+        self.template = template
+        self.continues = continues
+        self.key = key
+        self.streaming = streaming
+        self.calls: list[tuple[str, dict[str, Any], dict[str, str]]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> FakeServer:
+        self._thread.start()
+        assert self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def bodies(self) -> list[dict[str, Any]]:
+        return [body for _, body, _ in self.calls]
+
+    # ------------------------------------------------------------ the server's own thread
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application(client_max_size=64 * 2**20)
+        app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/v1/chat/completions", self._generate)
+        app.router.add_post("/v1/completions", self._generate)
+        app.router.add_post("/apply-template", self._apply_template)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self.port = site._server.sockets[0].getsockname()[1]
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+
+    def _refused(self, request: web.Request) -> web.Response | None:
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": {"message": "bad key"}}, status=401)
+        return None
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        if refused := self._refused(request):
+            return refused
+        if self.models is None:
+            return web.json_response({"error": {"message": "no such route"}}, status=404)
+        return web.json_response({"data": [{"id": name} for name in self.models]})
+
+    async def _apply_template(self, request: web.Request) -> web.StreamResponse:
+        if not self.template:
+            return web.json_response({"error": {"message": "no such route"}}, status=404)
+        body = await request.json()
+        return web.json_response({"prompt": render(body["messages"])})
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        path = request.path.removeprefix("/v1")
+        last = body["messages"][-1] if body.get("messages") else None
+        # The counting prompt by which a client finds out whether chat prefill is honored.
+        if last and last["role"] == "assistant" and last["content"].startswith("1 2 3 4"):
+            text = " 14 15 16" if self.continues else "Sure! 1 2 3"
+            return web.json_response(completion(path, Reply(text)))
+        self.calls.append((path, body, dict(request.headers)))
+        if refused := self._refused(request):
+            return refused
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            return await self._reply(request, path, body)
+        finally:
+            self.in_flight -= 1
+
+    async def _reply(
+        self, request: web.Request, path: str, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        reply = self.handler(path, body)
+        if isinstance(reply, Fault):
+            if reply.hang:
+                await asyncio.sleep(reply.hang)
+            if reply.reset:
+                request.transport.abort()
+                return web.Response()
+            return web.Response(
+                status=reply.status,
+                text=reply.body,
+                content_type=reply.content_type,
+                headers=reply.headers,
+            )
+        if reply.delay:
+            await asyncio.sleep(reply.delay)
+        if body.get("stream"):
+            return await self._stream(request, path, reply)
+        return web.json_response(completion(path, reply))
+
+    async def _stream(self, request: web.Request, path: str, reply: Reply) -> web.StreamResponse:
+        out = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await out.prepare(request)
+        text = reply.text or ""
+        pieces = [text[i : i + 4] for i in range(0, len(text), 4)]
+        for piece in pieces:
+            choice = {"text": piece} if path == "/completions" else {"delta": {"content": piece}}
+            await out.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        end = completion(path, reply)
+        last = {"choices": [{"delta": {}, "finish_reason": reply.finish}]}
+        await out.write(f"data: {json.dumps(last)}\n\n".encode())
+        await out.write(f"data: {json.dumps({'choices': [], 'usage': end['usage']})}\n\n".encode())
+        await out.write(b"data: [DONE]\n\n")
+        return out
+
+
+def completion(path: str, reply: Reply) -> dict[str, Any]:
+    """The JSON of one completion."""
+    choice: dict[str, Any] = {"index": 0, "finish_reason": reply.finish}
+    if path == "/completions":
+        choice["text"] = reply.text
+    else:
+        choice["message"] = {"role": "assistant", "content": reply.text}
+        if reply.reasoning is not None:
+            choice["message"]["reasoning_content"] = reply.reasoning
+    return {
+        "choices": [choice],
+        "usage": {
+            "prompt_tokens": reply.prompt_tokens,
+            "completion_tokens": reply.completion_tokens,
+            "total_tokens": reply.prompt_tokens + reply.completion_tokens,
+        },
+    }
+
+
+def render(messages: list[dict[str, Any]]) -> str:
+    """The chat template of the fake server."""
+    return "".join(f"<|{m['role']}|>{m['content']}<|end|>\n" for m in messages) + "<|assistant|>"
+
+
+def in_turn(*replies: Reply | Fault) -> Handler:
+    """Give the replies one after the other; asking for more is a test's mistake."""
+    rest = list(replies)
+
+    def handler(path: str, body: dict[str, Any]) -> Reply | Fault:
+        assert rest, "more requests than scripted"
+        return rest.pop(0)
+
+    return handler
