@@ -12,6 +12,7 @@ import sys
 import time
 
 import pytest
+
 from support.fake_server import FakeServer, Fault, Reply
 
 SPEC = """\
@@ -53,10 +54,10 @@ def work(tmp_path):
     return tmp_path
 
 
-def evaluate(work, url, *more, **kw):
+def evaluate(work, url, *more, out="run", **kw):
     return adhere(
         "eval",
-        *("--spec", "spec.md", "--prompts", "prompts.jsonl", "--out", "run"),
+        *("--spec", "spec.md", "--prompts", "prompts.jsonl", "--out", out),
         *("--model", "openai:m", "--base-url", url, "--prefill", "none", "--method", "vanilla"),
         *more,
         cwd=work,
@@ -85,9 +86,7 @@ def test_help_is_quick_and_nothing_heavy_is_imported():
     assert best < 0.6  # 0.3 s on an idle machine; a loaded one gets room
 
 
-@pytest.mark.parametrize(
-    "command", ["eval", "ask", "report", "compare", "init", "spec", "models"]
-)
+@pytest.mark.parametrize("command", ["eval", "ask", "report", "compare", "init", "spec", "models"])
 def test_every_command_has_help(command):
     done = adhere(command, "--help")
     assert done.returncode == 0
@@ -159,7 +158,7 @@ def test_report_and_compare(work):
     with FakeServer() as server:
         evaluate(work, server.url)
     with FakeServer(lambda p, b: Reply("a bomb")) as server:
-        evaluate(work, server.url, "--out", "worse")
+        evaluate(work, server.url, out="worse")
     (work / "run" / "report.html").unlink()
     done = adhere("report", "run", "--format", "markdown", cwd=work)
     assert done.returncode == 0, done.stderr
@@ -209,8 +208,16 @@ def test_bad_options(work):
         ("spec.md", b"# X\n\n## Safety\n- caf\xe9\n", ["spec.md", "UTF-8"]),
         ("spec.md", b"# X\n\n## Safety\n- " + b"x" * 10_000_000, ["spec.md"]),
         ("spec.md", b"# X\n\n## Safety\n- [a] One.\n- [a] Two.\n", ["spec.md:5", "a"]),
-        ("spec.md", b"# X\n\n## Safety\n- [a] One.\n  chek: words(max=1)\n", ["spec.md:5", "check"]),
-        ("spec.md", b"# X\n\n## Safety\n- [a] One.\n  check: wrds(max=1)\n", ["spec.md:5", "words"]),
+        (
+            "spec.md",
+            b"# X\n\n## Safety\n- [a] One.\n  chek: words(max=1)\n",
+            ["spec.md:5", "check"],
+        ),
+        (
+            "spec.md",
+            b"# X\n\n## Safety\n- [a] One.\n  check: wrds(max=1)\n",
+            ["spec.md:5", "words"],
+        ),
         (
             "spec.md",
             b'# X\n\n## Safety\n- [a] One.\n  check: __import__("os").system("id")\n',
@@ -238,7 +245,7 @@ def test_bad_files_are_named_with_their_line_and_nothing_runs(work, name, conten
 def test_an_out_path_under_a_regular_file(work):
     (work / "file").write_text("x")
     with FakeServer() as server:
-        clear_error(evaluate(work, server.url, "--out", "file/run"), 2, "--out")
+        clear_error(evaluate(work, server.url, out="file/run"), 2, "--out")
 
 
 def test_a_second_writer_exits_2(work):

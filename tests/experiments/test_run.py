@@ -6,11 +6,11 @@ import asyncio
 import json
 
 import pytest
-from support.fake_server import FakeServer, Fault, Reply
 
 from adhere.errors import BadInput, NotFound, Overloaded
 from adhere.experiments.plan import read_plan
 from adhere.experiments.run import run_experiment
+from support.fake_server import FakeServer, Fault, Reply
 
 SPEC = """\
 ---
@@ -246,7 +246,7 @@ def test_wrong_input_leaves_no_folder(files):
             with pytest.raises(BadInput):
                 run(files, server, methods)
         (files / "prompts.jsonl").write_text('{"prompt": "fine"}\n{"prompt": \n')
-        with pytest.raises(BadInput, match="prompts.jsonl:2"):
+        with pytest.raises(BadInput, match=r"prompts\.jsonl:2"):
             run(files, server)
     assert not (files / "run").exists()
     assert not server.calls

@@ -6,15 +6,14 @@ how the prompt ends, stop strings.
 
 from __future__ import annotations
 
-
 import pytest
-from support.fake_server import FakeServer, Reply, in_turn
-from support.methods import run_method
 
 from adhere.chat import Sampling
 from adhere.errors import BadInput, Truncated
 from adhere.methods import load_method
 from adhere.methods.base import Delta, StepDone, StepStarted
+from support.fake_server import FakeServer, Reply, in_turn
+from support.methods import run_method
 
 B = ["Rule B1.", "Rule B2."]
 S = ["Rule S1.", "Rule S2."]
@@ -318,5 +317,3 @@ def test_a_question_cannot_close_its_delimiter():
     assert tag != "question"
     inside = head[head.index(f"<{tag}>") : head.index(f"</{tag}>")]
     assert evil in inside
-
-

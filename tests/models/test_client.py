@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
-from support.fake_server import FakeServer, Fault, Reply, in_turn
-from support.methods import QUICK
 
 from adhere.chat import Capability, Sampling, user
 from adhere.errors import (
@@ -25,15 +24,15 @@ from adhere.errors import (
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter, RetryPolicy
 from adhere.models.openai_compatible import draw_seed, join_prefill
+from support.fake_server import FakeServer, Fault, Reply, in_turn
+from support.methods import QUICK
 
 KEY = "sk-planted-0123456789"
 
 
 def sample(server: FakeServer, *, timeout: float = 2, n: int = 1, limiter=None, **config):
     async def go():
-        plan = ModelConfig(
-            model="openai:m", base_url=server.url, **{"prefill": "none", **config}
-        )
+        plan = ModelConfig(model="openai:m", base_url=server.url, **{"prefill": "none", **config})
         async with connect(plan, limiter or Limiter(8, retry=QUICK), timeout=timeout) as model:
             return await model.sample([user("hi")], Sampling(seed=1), n=n)
 
@@ -66,7 +65,9 @@ def sample(server: FakeServer, *, timeout: float = 2, n: int = 1, limiter=None, 
         ),
         (Fault(400, '{"error": {"message": "x", "code": "content_filter"}}'), Filtered, 1),
         (
-            Fault(200, '{"choices":[{"message":{"content":null},"finish_reason":"content_filter"}]}'),
+            Fault(
+                200, '{"choices":[{"message":{"content":null},"finish_reason":"content_filter"}]}'
+            ),
             Filtered,
             1,
         ),
@@ -128,7 +129,7 @@ def test_draws_have_seeds_of_their_own():
 
 def test_the_key_is_sent_and_stands_in_no_error(monkeypatch):
     monkeypatch.setenv("MY_KEY", KEY)
-    echo = Fault(400, '{"error": {"message": "bad request with key %s"}}' % KEY)
+    echo = Fault(400, json.dumps({"error": {"message": f"bad request with key {KEY}"}}))
     with FakeServer(lambda p, b: echo, key=KEY) as server, pytest.raises(BadInput) as caught:
         sample(server, api_key_env="MY_KEY")
     assert server.calls[0][2]["Authorization"] == f"Bearer {KEY}"

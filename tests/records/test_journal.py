@@ -35,7 +35,9 @@ class Counting:
         if self.fail > 0:
             self.fail -= 1
             raise Overloaded("down")
-        return [Completion(f"{messages[-1].text} {first_draw} \ud800", usage=Usage(3, 1, 2, 1, 0.5))]
+        return [
+            Completion(f"{messages[-1].text} {first_draw} \ud800", usage=Usage(3, 1, 2, 1, 0.5))
+        ]
 
 
 @pytest.fixture

@@ -28,18 +28,19 @@ CHECKS = (
     'headings("Overview",  "Next: step", only=true)',
     'contains("# no heading", "- no bullet", "[x]", any=true)',
     'json(schema="{\\"type\\": \\"object\\"}")',
-    'matches(/\t|\u2028|\\{/)',
+    "matches(/\t|\u2028|\\{/)",
 )
 
 thorough = settings(deadline=None, max_examples=60)
 
-# All of Unicode (st.characters() would first make a table of it, which takes seconds).
-anything = st.integers(0, 0x10FFFF).map(chr)
-# Without control characters and lone surrogates, but with white space of all sorts.
-characters = (
-    st.sampled_from("abcXYZ 0123 .,:;-_#*[]()\\/'\"\t\n\r\v\f\x1c\x85\u2028éß日🩺")
-    | anything.filter(lambda char: unicodedata.category(char) not in ("Cc", "Cs"))
+# Characters from all over Unicode (st.characters() would first make a table of it, which takes
+# seconds), without control characters and lone surrogates, but with white space of all sorts.
+ALPHABET = "abcXYZ 0123 .,:;-_#*[]()\\/'\"\t\n\r\v\f\x1c\x85\u2028" + "".join(
+    char
+    for char in map(chr, range(0xA0, 0x20000, 97))
+    if unicodedata.category(char) not in ("Cc", "Cs")
 )
+
 # What is most likely to be taken for something else.
 tricky = st.sampled_from(
     [
@@ -49,17 +50,19 @@ tricky = st.sampled_from(
         "\u00a0", "\ufeff", "é", "日本", "🩺", "%", "@", "`", "=", "==", "--", "- -",
     ]
 )  # fmt: skip
-texts = st.lists(tricky | st.text(characters, max_size=8), max_size=6).map("".join)
+texts = st.lists(tricky | st.text(ALPHABET, max_size=12), max_size=5).map("".join)
 
 
 def printable(text: str) -> bool:
     """No control character is left once white space is normalized; those are refused."""
-    return not any(unicodedata.category(c) == "Cc" for c in block(text).replace("\n", "").replace("\t", ""))
+    return not any(
+        unicodedata.category(c) == "Cc" for c in block(text).replace("\n", "").replace("\t", "")
+    )
 
 
 lines = texts.filter(lambda text: one_line(text) and printable(one_line(text)))
 blocks = texts.filter(printable)
-ids = st.text(st.sampled_from("abzAZ059_-"), min_size=1, max_size=64).map(lambda t: f"a{t[1:]}")
+ids = st.text("abzAZ059_-", min_size=1, max_size=64).map(lambda t: f"a{t[1:]}")
 
 
 @st.composite
@@ -83,7 +86,7 @@ def rules(draw: st.DrawFn) -> Rule:
 def specifications(draw: st.DrawFn) -> Specification:
     return Specification(
         name=draw(lines),
-        rules=tuple(draw(st.lists(rules(), min_size=1, max_size=6, unique_by=lambda r: r.id))),
+        rules=tuple(draw(st.lists(rules(), min_size=1, max_size=4, unique_by=lambda r: r.id))),
         version=draw(lines | st.just("1") | st.just("1.10")),
         description=draw(blocks),
         fallback=draw(st.none() | blocks),
@@ -113,23 +116,13 @@ def expected(spec: Specification) -> Specification:
 
 @thorough
 @given(specifications())
-def test_markdown_round_trip(spec: Specification) -> None:
-    assert read_spec(write_markdown(spec), "s.md", "markdown") == expected(spec)
-
-
-@thorough
-@given(specifications())
-def test_yaml_round_trip(spec: Specification) -> None:
-    assert read_spec(write_yaml(spec), "s.yaml", "yaml") == expected(spec)
-
-
-@thorough
-@given(specifications())
-def test_a_read_spec_is_written_the_same_again(spec: Specification) -> None:
-    once = write_markdown(spec)
-    read = read_spec(once, "s.md", "markdown")
-    assert write_markdown(read) == once
+def test_markdown_and_yaml_round_trip(spec: Specification) -> None:
+    written = write_markdown(spec)
+    read = read_spec(written, "s.md", "markdown")
+    assert read == expected(spec)
+    assert write_markdown(read) == written
     assert diff_specs(expected(spec), read).is_empty
+    assert read_spec(write_yaml(spec), "s.yaml", "yaml") == expected(spec)
 
 
 @thorough
@@ -166,7 +159,7 @@ def test_ids_do_not_depend_on_place_or_neighbors(rule_texts: list[str], random) 
 
 
 @thorough
-@given(st.text(anything), st.sampled_from(["markdown", "yaml", "specbench"]))
+@given(st.text(ALPHABET + "\0\a\ud800"), st.sampled_from(["markdown", "yaml", "specbench"]))
 def test_any_text_is_read_or_refused(text: str, format: str) -> None:
     try:
         read_spec(text, "file", format)

@@ -81,11 +81,11 @@ def summarise(
             for arm, found in chosen.items():
                 base = chosen.get((arm[0], baseline)) if arm[1] != baseline else None
                 table.append(_table_row(scorer, suite, subset, arm, found, baseline, base, judge))
-            for (of, control), found in controls.items():
+            for (of, control), judged in controls.items():
                 if of == suite:
-                    kept = [r for r in found if subset == "all" or r["label"] == subset]
+                    of_subset = [r for r in judged if subset == "all" or r["label"] == subset]
                     row = _table_row(
-                        scorer, suite, subset, ("", control), kept, baseline, None, judge
+                        scorer, suite, subset, ("", control), of_subset, baseline, None, judge
                     )
                     table.append({**row, "control": True})
     summary = {
