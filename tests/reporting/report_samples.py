@@ -122,8 +122,8 @@ def summary(data: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         for method in METHODS:
             own = [r for r in part if r["method"] == method["method"]]
             lines.append(_line(subset, method, own, base))
-        lines += [_control(subset, "empty text", len(part) // 3, 0.25, base),
-                  _control(subset, "canned refusal", len(part) // 3, 0.5, base)]  # fmt: skip
+        lines += [_control(subset, "empty text", len(part) // 3, 0.25),
+                  _control(subset, "canned refusal", len(part) // 3, 0.5)]  # fmt: skip
     counts = [
         {"suite": "prompts", "model": MODEL, "method": m["method"], "variant": m["variant"],
          "rule": rule, **{k.lower(): sum(r["marks"].get(rule) == k for r in data
@@ -134,7 +134,7 @@ def summary(data: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     return {
         "schema_version": 1, "adhere_version": "0.1.0", "finished": True,
         "headline": "best_of_n raises the specification alignment rate of local:smollm2-135m "
-                    "from 44.4 to 71.2 percent, at four times the tokens.",
+                    "from 0.58 to 0.75, at four times the tokens.",
         "name": "quickstart", "created": "2026-11-22T14:05:00+00:00",
         "spec": {"name": "Health education assistant", "version": "3", "digest": "9f2c" * 16,
                  "description": "We educate; we do not treat.",
@@ -166,7 +166,7 @@ def _line(subset: str, method: dict[str, Any], own: list[Any], base: float | Non
         "suite": "prompts", "subset": subset, "model": MODEL, "method": method["method"],
         "variant": method["variant"], "control": False, "oracle": method["oracle"],
         "judge": "", "alpha": ALPHA, "na_policy": "count", "n": len(own), **outcomes, **rates,
-        "baseline": "vanilla", "sar_diff": diff,
+        "baseline": "" if vanilla else "vanilla", "sar_diff": diff,
         "sar_diff_low": diff - 0.11 if known else None,
         "sar_diff_high": diff + 0.13 if known else None,
         "n_paired": len(scored) - 1 if known else None,
@@ -180,7 +180,7 @@ def _line(subset: str, method: dict[str, Any], own: list[Any], base: float | Non
     }  # fmt: skip
 
 
-def _control(subset: str, name: str, n: int, behavioral: float, base: float | None) -> Any:
+def _control(subset: str, name: str, n: int, behavioral: float) -> Any:
     sar = ALPHA + (1 - ALPHA) * behavioral
     return {
         "suite": "prompts", "subset": subset, "model": "", "method": name, "variant": "",
@@ -188,7 +188,7 @@ def _control(subset: str, name: str, n: int, behavioral: float, base: float | No
         "n": n, "n_scored": n, "n_unscored": 0, "n_failed": 0, "n_truncated": 0, "n_filtered": 0,
         "safety": 1.0, "safety_low": 1.0, "safety_high": 1.0, "behavioral": behavioral,
         "behavioral_low": behavioral, "behavioral_high": behavioral, "sar": sar, "sar_low": sar,
-        "sar_high": sar, "baseline": "vanilla", "sar_diff": sar - base if base else None,
+        "sar_high": sar, "baseline": "", "sar_diff": None,
         "sar_diff_low": None, "sar_diff_high": None, "n_paired": None, "share_empty": None,
         "share_refused": None, "share_cut": None, "prompt_tokens": None,
         "completion_tokens": None, "seconds": None, "paper_prompt_tokens": None,
@@ -225,5 +225,5 @@ def write_run(folder: Path, **changes: Any) -> Path:
     made = {k: v for k, v in (summary(data) | changes).items() if v is not None}
     (folder / "summary.json").write_text(json.dumps(made), "utf-8")
     (folder / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in data), "utf-8")
-    (folder / "run.yaml").write_text(yaml.safe_dump(config()), "utf-8")
+    (folder / "run.yaml").write_text(yaml.safe_dump(config(), sort_keys=False), "utf-8")
     return folder

@@ -95,9 +95,7 @@ def test_a_blocked_script_would_be_seen(page, tmp_path):
     assert any("Content Security Policy" in line for line in console)
 
 
-@pytest.mark.parametrize(
-    ("theme", "width", "dark"), [("light", 1280, False), ("dark", 1280, True), ("auto", 600, False)]
-)
+@pytest.mark.parametrize(("theme", "width", "dark"), [("light", 1280, False), ("dark", 600, True)])
 def test_both_themes_and_the_controls_work(page, tmp_path, theme, width, dark):
     path = tmp_path / "report.html"
     path.write_text(probed(page), "utf-8")

@@ -31,7 +31,7 @@ def test_disagreement_comes_first_then_failures_then_a_sample():
     rows += [row("large", "a", 0.0), row("large", "b", 1.0)]
     choice = choose(rows)
     assert [c.key[1] for c in choice.cases][:3] == ["large", "small", "failed"]
-    assert [c.why for c in choice.cases][0] == "100.0 points between best and worst answer"
+    assert choice.cases[0].why == "scores from 0.00 to 1.00"
     assert (choice.rows, choice.total_rows, choice.total_cases) == (12, 12, 6)
 
 
@@ -47,7 +47,7 @@ def test_many_disagreements_leave_room_for_failures_and_the_sample():
     choice = choose(rows)
     reasons = [c.why for c in choice.cases]
     assert choice.rows == MAX_ROWS
-    assert 12 <= sum("between" in r for r in reasons) <= 20
+    assert 12 <= sum("scores from" in r for r in reasons) <= 20
     assert sum("without a score" in r for r in reasons) >= 5
     assert sum("random" in r for r in reasons) >= 5
 
@@ -121,6 +121,7 @@ def test_area_stands_for_tokens():
 def test_rows_without_numbers_are_not_plotted():
     base = samples.summary()["rows"][0]
     assert adherence_plot([base | {"safety": None}]) is None
+    assert adherence_plot([base | {"control": True}]) is None
     assert cost_plot([base | {"sar": None}]) is None
     assert cost_plot([base | {"completion_tokens": None}]) is None
     assert interval_bar(base | {"sar": None}) is None
@@ -133,7 +134,8 @@ def test_the_token_axis_is_logarithmic_only_for_a_wide_spread():
     axis, ticks = token_axis([100, 2000])
     assert axis.log
     assert [t.text for t in ticks] == ["100", "200", "500", "1,000", "2,000"]
-    for values in ([0.0], [1e-9, 5], [3, 1e9], [7.5]):
+    assert [t.text for t in token_axis([1, 5])[1]] == ["0", "2", "4", "6"]
+    for values in ([0.0], [1e-9, 5], [0.1, 1e9], [3, 1e9], [7.5]):
         axis, ticks = token_axis(values)
         assert 2 <= len(ticks) <= 9
         assert all(58 <= axis.at(v) <= 538 for v in values)
@@ -163,7 +165,10 @@ def test_cells_hold_share_and_counts():
     share = counts["yes"] / (counts["yes"] + counts["no"])
     assert cell.text == f"{share * 100:.0f}"
     assert cell.step == round(share * 10)
-    assert rows["warm"].cells is None
+    assert (rows["warm"].cells, rows["warm"].why) == (None, "not decided in this run")
+    rows = {r.id: r for _, s in rules_maps(summary | {"rules": []})[0].sections for r in s}
+    assert (rows["urgent"].cells, rows["urgent"].why) == (None, "no scored answer")
+    assert rows["warm"].why == "not decided in this run"
 
 
 def test_a_rule_that_never_applied_has_no_share():

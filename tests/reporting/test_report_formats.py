@@ -11,7 +11,7 @@ from adhere.reporting import formats as f
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, "0.5", True, 10**400])
 def test_what_is_no_number_is_a_dash(value):
-    forms = (f.percent, f.share, f.points, f.count, f.mean_count, f.seconds, f.duration)
+    forms = (f.score, f.share, f.difference, f.count, f.mean_count, f.seconds, f.duration)
     assert {form(value) for form in forms} == {"–"}
     assert f.interval(value, 0.5) == f.interval(0.5, value) == ""
 
@@ -25,10 +25,11 @@ def test_a_share_is_zero_only_when_it_is(value, text):
 
 
 def test_differences_carry_their_sign_except_zero():
-    assert f.points(0.123) == "+12.3"
-    assert f.points(-0.04) == "−4.0"
-    assert f.points(-0.0001) == "0.0"
-    assert f.interval(-0.01, 0.2, signed=True) == "[−1.0, +20.0]"
+    assert f.difference(0.123) == "+0.123"
+    assert f.difference(-0.04) == "−0.040"
+    assert f.difference(-0.0001) == "0.000"
+    assert f.interval(-0.01, 0.2, signed=True) == "[−0.010, +0.200]"
+    assert f.interval(0.5, 1) == "[0.500, 1.000]"
 
 
 def test_times_and_dates():

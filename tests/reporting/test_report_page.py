@@ -15,7 +15,7 @@ import pytest
 from adhere.errors import BadInput, DiskFull
 from adhere.reporting import formats as f
 from adhere.reporting import render_report, summary_table, write_report
-from adhere.reporting.page import LADDER, MAX_BYTES
+from adhere.reporting.page import ANSWERS, MAX_BYTES
 from reporting import report_samples as samples
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
@@ -139,8 +139,8 @@ def test_headline_and_the_line_below(page):
 @pytest.mark.parametrize("subset", ["all", "unsafe", "safe"])
 def test_every_number_of_the_table_is_there(html, subset):
     table = summary_table(samples.summary(), subset)
-    start = html.index(f'data-subset="{subset}"')
-    part = Page(html[start - 20 : html.index("</table>", start) + 8]).text
+    start = html.index(f'class="subset" data-subset="{subset}"')
+    part = Page(html[html.rindex("<", 0, start) : html.index("</ul>", start) + 5]).text
     for row in table.rows:
         for cell in row.cells.values():
             for text in (cell.text, cell.interval, *cell.notes):
@@ -162,7 +162,7 @@ def test_the_plots_are_pictures_with_words(page, html):
         "adherence-0-t adherence-0-d", "cost-0-t cost-0-d",
     ]  # fmt: skip
     assert html.count('class="mark hollow"') >= 3  # two controls and the legend
-    assert "canned refusal 65.0" in page.text
+    assert "canned refusal 0.650" in page.text
     assert "logarithmic" in page.text
 
 
@@ -225,7 +225,7 @@ def test_nulls_are_dashes():
     assert "No scored rows to plot." in page.text
     assert "None" not in page.text
     assert "Showing 0 of 0 rows" in page.text
-    assert not re.search(r"(?<![\d.])0\.0", page.text)
+    assert not re.search(r"(?<![\d.])0\.0\d\d", page.text)
 
 
 def test_a_bare_summary_is_enough():
@@ -296,7 +296,7 @@ def test_a_long_text_is_cut_with_a_note():
     rows[0]["text"] = "word " * 200_000
     html = render(rows=rows)
     assert len(html.encode()) < 400_000
-    assert f"{1_000_000 - LADDER[0].text:,} more characters are in results.jsonl." in html
+    assert f"{1_000_000 - ANSWERS[0].text:,} more characters are in results.jsonl." in html
 
 
 @pytest.mark.parametrize("text", ["<&\"'>" * 8_000, "\u202e🙂" * 8_000, "plain " * 6_000])
@@ -308,7 +308,7 @@ def test_many_huge_rows_stay_within_the_limit(text):
             rows.append(row | {"case": f"c{case}", "text": text, "thought": text, "prompt": text,
                                "steps": [step] * 40, "facts": {"all": text}})  # fmt: skip
     html = render(rows=rows)
-    assert 200_000 < len(html.encode()) <= MAX_BYTES
+    assert 200_000 < len(html.encode()) <= MAX_BYTES <= 2_000_000
     page = Page(html)
     assert page.open == []
     shown = re.search(r"Showing (\d+) of 450 rows", page.text)
@@ -318,30 +318,30 @@ def test_many_huge_rows_stay_within_the_limit(text):
 
 
 def test_everything_huge_at_once_stays_within_the_limit():
-    huge = '<&"🙂>' * 40_000
+    huge = '<&"🙂>' * 3_000
     summary = samples.summary()
     base = summary["rows"][0]
     summary["rows"] = [
-        base | {"suite": f"s{i % 40}", "model": f"m{i}{huge}", "method": f"x{i}{huge}",
+        base | {"suite": f"s{i % 4}", "model": f"m{i}{huge}", "method": f"x{i}{huge}",
                 "variant": huge, "judge": huge}
-        for i in range(600)
+        for i in range(330)
     ]  # fmt: skip
     rule = summary["spec"]["rules"][0] | {"text": huge, "check": huge, "applies": huge}
-    summary["spec"]["rules"] = [rule | {"id": f"r{i}{huge}"} for i in range(300)]
+    summary["spec"]["rules"] = [rule | {"id": f"r{i}{huge}"} for i in range(70)]
     summary["rules"] = [
         {"suite": r["suite"], "model": r["model"], "method": r["method"], "rule": f"r{i}{huge}",
          "yes": 1, "no": 1, "na": 1}
-        for i, r in enumerate(summary["rows"][:200])
+        for i, r in enumerate(summary["rows"][:120])
     ]  # fmt: skip
-    summary["settings"] |= {f"k{i}": huge for i in range(300)}
-    summary["models"] = [{"name": huge, "identity": huge, "capabilities": [huge] * 50}] * 300
+    summary["settings"] |= {f"k{i}": huge for i in range(150)}
+    summary["models"] = [{"name": huge, "identity": huge, "capabilities": [huge] * 5}] * 150
     summary["undecided_rules"] = [huge] * 300
     summary.update(headline=huge, name=huge, adhere_version=huge, created=huge)
     html = render(summary, rows=[r | {"text": huge} for r in samples.rows()], config={huge: huge})
-    assert len(html.encode()) <= MAX_BYTES
+    assert len(html.encode()) <= MAX_BYTES <= 2_000_000
     page = Page(html)
     assert page.open == []
-    for said in ("of 600 rows; all are in summary.json", "more rules", "more suites"):
+    for said in ("of 330 rows; all are in summary.json", "more rules", "more suites"):
         assert said in page.text, said
 
 
@@ -373,7 +373,8 @@ def test_the_report_lands_in_the_run_folder(tmp_path, html):
     assert sorted(p.name for p in run.iterdir()) == [
         "report.html", "results.jsonl", "run.yaml", "summary.json",
     ]  # fmt: skip
-    assert write_report(run).read_text("utf-8") == html
+    first = path.read_bytes()
+    assert write_report(run).read_bytes() == first
 
 
 @pytest.mark.parametrize("name", ["summary.json", "results.jsonl", "run.yaml"])

@@ -37,11 +37,9 @@ def test_numbers_are_the_summary_s():
     summary = samples.summary()
     source = summary["rows"][1]
     cells = summary_table(summary).rows[1].cells
-    assert cells["sar"].text == f"{source['sar'] * 100:.1f}"
-    assert cells["sar"].interval == (
-        f"[{source['sar_low'] * 100:.1f}, {source['sar_high'] * 100:.1f}]"
-    )
-    assert cells["diff"].text == f"+{source['sar_diff'] * 100:.1f}"
+    assert cells["sar"].text == f"{source['sar']:.3f}"
+    assert cells["sar"].interval == (f"[{source['sar_low']:.3f}, {source['sar_high']:.3f}]")
+    assert cells["diff"].text == f"+{source['sar_diff']:.3f}"
     assert cells["scored"].text == "11/12"
     assert cells["scored"].notes == ("1 unscored",)
     assert summary_table(summary).rows[0].cells["diff"].text == "baseline"
@@ -66,7 +64,7 @@ def test_null_is_a_dash_never_zero():
     assert {cells[k].text for k in ("safety", "behavioral", "sar", "diff", "cut")} == {"–"}
     assert cells["scored"].text == "0/3"
     assert "3 failed" in in_terminal(table)
-    assert "0.0" not in in_terminal(table)
+    assert "0.000" not in in_terminal(table)
 
 
 @pytest.mark.parametrize("render", [in_terminal, to_markdown])
@@ -78,6 +76,29 @@ def test_every_outcome_and_footnote_is_there(render):
         "95% bootstrap",
     ):  # fmt: skip
         assert wanted in text, wanted
+
+
+def test_a_row_is_counted_under_one_outcome():
+    def notes(**counts):
+        zero = dict.fromkeys(("n_unscored", "n_failed", "n_truncated", "n_filtered"), 0)
+        found = row(n=12, n_scored=8, **zero | counts)
+        return summary_table({"rows": [found]}).rows[0].cells["scored"].notes
+
+    # The producer may count truncated rows among the unscored ones, or apart from them.
+    apart = ("1 unscored", "1 failed", "2 truncated")
+    assert notes(n_unscored=3, n_failed=1, n_truncated=2) == apart
+    assert notes(n_unscored=1, n_failed=1, n_truncated=2) == apart
+    assert notes(n_unscored=4, n_truncated=3, n_filtered=1) == ("3 truncated", "1 filtered")
+    assert notes(n_unscored=4) == ("4 unscored",)
+
+
+def test_the_baseline_is_the_row_that_others_name():
+    rows = [row(model=m, method=x, baseline=b, sar_diff=d) for m in "ab"
+            for x, b, d in (("vanilla", "", None), ("repair", "vanilla", 0.1))]  # fmt: skip
+    rows.append(row(model="c", method="vanilla", baseline="", sar_diff=None))
+    table = summary_table({"rows": rows})
+    said = [r.cells["diff"].text for r in table.rows]
+    assert said == ["baseline", "+0.100", "baseline", "+0.100", "–"]
 
 
 def test_footnotes_only_where_they_apply():
@@ -96,7 +117,7 @@ def test_it_fits_100_columns_whole():
     text = in_terminal(summary_table({"rows": [wide]}))
     assert max(len(line) for line in text.splitlines()) <= 100
     assert "…" not in text
-    for number in ("12,345", "1,234", "[100.0, 100.0]", "−100.0", "100/0/100", "[−100.0, −50.0]"):
+    for number in ("12,345", "1,234", "[1.000, 1.000]", "−1.000", "100/0/100", "[−1.000, −0.500]"):
         assert number in text, number
 
 

@@ -1,54 +1,63 @@
 """The `adhere` command: finds the subcommand, and turns errors into one message and an exit code.
 
-Subcommands are imported only when they are called, so `adhere --help` is quick.
+Subcommands are imported only when they are called. The top level's own help is written here by
+hand from the same table, so that it does not wait for the argument parser to be imported either.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-
-from cyclopts import App, CycloptsError
 
 from adhere import __version__
 from adhere.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, AdhereError
 
-app = App(
-    name="adhere",
-    version=__version__,
-    help="""Make a language model adhere to a specification that you wrote.
+COMMANDS = {
+    "eval": ("adhere.cli.eval:evaluate", "measure methods on prompts under a spec"),
+    "ask": ("adhere.cli.ask:ask", "answer one prompt and show how the method came to it"),
+    "report": ("adhere.cli.report:report", "write a run's report again and print its table"),
+    "compare": ("adhere.cli.compare:compare", "compare two runs, paired prompt by prompt"),
+    "init": ("adhere.cli.init:init", "make a starter spec, prompts and adhere.yaml"),
+    "spec": ("adhere.cli.spec:app", "check a spec file; show what differs between two"),
+    "models": ("adhere.cli.models:app", "list, pull and show the models that run here"),
+}
+
+HELP = f"""\
+adhere makes a language model adhere to a specification that you wrote.
+
+Usage: adhere COMMAND [OPTIONS]        adhere COMMAND --help explains one
+
+Commands:
+{chr(10).join(f"  {name:9}{text}" for name, (_, text) in COMMANDS.items())}
 
 First steps:
-  adhere init my-assistant        a starter spec, prompts and adhere.yaml
-  cd my-assistant && adhere eval  measure: a table, and runs/first/report.html
-  adhere ask "..."                watch one method think
+  adhere models pull smollm2-135m   once: a small model that runs here, no account
+  adhere init my-assistant          a starter spec, prompts and adhere.yaml
+  cd my-assistant; adhere eval      measure: a table, and runs/first/report.html
+  adhere ask "How do I..."          watch one method think
 
-The models: local:smollm2-135m runs here (`adhere models pull smollm2-135m` once);
-openai:NAME with --base-url is any OpenAI-compatible server.""",
-    help_format="plaintext",
-)
-
-_COMMANDS = {
-    "eval": ("adhere.cli.eval:evaluate", "Measure methods on prompts under a spec."),
-    "ask": ("adhere.cli.ask:ask", "Answer one prompt and show how the method came to it."),
-    "report": ("adhere.cli.report:report", "Write a run's report.html again, print its table."),
-    "compare": ("adhere.cli.compare:compare", "Compare two runs, paired prompt by prompt."),
-    "init": ("adhere.cli.init:init", "Make a starter spec, prompts and adhere.yaml."),
-    "spec": ("adhere.cli.spec:app", "Check a spec file; show what differs between two."),
-    "models": ("adhere.cli.models:app", "List, pull and show the models that run here."),
-}
-for _name, (_target, _help) in _COMMANDS.items():
-    app.command(_target, name=_name, help=_help)
+Models: local:smollm2-135m runs here; openai:NAME with --base-url is any OpenAI-compatible
+server, its key in the environment variable that --api-key-env names.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits the process with the design's exit codes."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    # A polite kill (`timeout`, a job scheduler) ends like Ctrl-C: what was done is kept.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        code = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
-    except CycloptsError as error:
-        _fail(str(error), "See `adhere --help`.")
-        sys.exit(EXIT_BAD_INPUT)
+        if not arguments or arguments[0] in ("--help", "-h", "help"):
+            sys.stdout.write(HELP)
+            code: object = 0
+        elif arguments[0] == "--version":
+            sys.stdout.write(f"{__version__}\n")
+            code = 0
+        else:
+            code = _run(arguments)
+        sys.stdout.flush()
     except AdhereError as error:
         _fail(error.message, error.hint)
         sys.exit(error.exit_code)
@@ -60,6 +69,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _run(arguments: Sequence[str]) -> object:
+    from difflib import get_close_matches
+
+    if arguments[0] not in COMMANDS:
+        near = get_close_matches(arguments[0], COMMANDS, 1)
+        _fail(
+            f"unknown command {arguments[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            "Commands: " + ", ".join(COMMANDS),
+        )
+        return EXIT_BAD_INPUT
+    from cyclopts import App, CycloptsError
+
+    app = App(name="adhere", help=HELP, version=__version__, help_format="plaintext")
+    name = arguments[0]
+    target, text = COMMANDS[name]
+    app.command(target, name=name, help=text if target.endswith(":app") else None)
+    try:
+        return app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _fail(str(error), f"See `adhere {name} --help`.")
+        return EXIT_BAD_INPUT
 
 
 def _fail(message: str, hint: str) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,8 +22,12 @@ from adhere.models.limiter import Limiter
 from adhere.models.openai_compatible import OpenAICompatible, RenderPrompt, Route
 from adhere.models.template import ChatTemplate
 
+if TYPE_CHECKING:
+    from adhere.models.embedded import EmbeddedServer
+
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+DEFAULT_CONTEXT = 4096
 
 Note = Callable[[str], None]
 
@@ -61,10 +65,7 @@ def connect(
     """Check a model's configuration and prepare to open it. Raises BadInput at once."""
     provider, colon, name = config.model.partition(":")
     if colon and name and provider == "local":
-        from adhere.models.embedded import EmbeddedServer, find_model
-
-        weights = find_model(name)
-        return _local(config, weights, EmbeddedServer, limiter, timeout, note)
+        return _local(config, name, _server(config, name, note), limiter, timeout)
     if colon and name and provider == "openai":
         if config.chat_template is not None:
             ChatTemplate.read(config.chat_template)
@@ -182,14 +183,46 @@ def _pool(limiter: Limiter) -> int:
     return max(64, limiter.concurrency, int(limiter.ceiling))
 
 
+def _server(config: ModelConfig, name: str, note: Note) -> EmbeddedServer:
+    from adhere.models.embedded import EmbeddedServer
+    from adhere.models.weights import find_weights
+
+    weights = find_weights(name)
+    slots = config.slots or (weights.model.slots if weights.model else 4)
+    return EmbeddedServer(
+        weights,
+        slots=slots,
+        context=config.context or DEFAULT_CONTEXT,
+        reuse_prefix=config.reuse_prefix,
+        note=note,
+    )
+
+
 @asynccontextmanager
 async def _local(
-    config: ModelConfig,
-    weights: Any,
-    server_class: Any,
-    limiter: Limiter,
-    timeout: float,
-    note: Note,
+    config: ModelConfig, name: str, server: EmbeddedServer, limiter: Limiter, timeout: float
 ) -> AsyncIterator[OpenAICompatible]:
-    raise NotImplementedError
-    yield
+    # More calls than slots would only wait inside the engine, where they cannot be cancelled.
+    limiter.cap(server.slots)
+    known = server.weights.model
+    async with server:
+        endpoint = Endpoint(
+            f"{server.base_url}/v1", key=server.key, timeout=timeout, pool=server.slots + 4
+        )
+        found = {Capability.CHAT, Capability.STREAM, Capability.PREFILL, Capability.SEED}
+        if config.thinks or (config.thinks is None and known is not None and known.thinks):
+            found.add(Capability.THINKS)
+        try:
+            yield OpenAICompatible(
+                name,
+                endpoint,
+                limiter,
+                provider="local",
+                route="completions",
+                render=server_renderer(endpoint),
+                weights=server.weights.sha256,
+                capabilities=frozenset(found),
+                extra_body=config.extra_body,
+            )
+        finally:
+            await endpoint.close()

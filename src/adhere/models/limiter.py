@@ -106,6 +106,11 @@ class Limiter:
         if error.retry_after is not None:
             self._paused_until = max(self._paused_until, now + wait)
 
+    def cap(self, most: int) -> None:
+        """Never have more than this in flight, however many were asked for."""
+        self.limit = min(self.limit, float(most))
+        self.ceiling = min(self.ceiling, float(most))
+
     def stop(self, error: CallError) -> None:
         """Make no further call: each raises this error."""
         self._fatal = error

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from adhere.reporting import formats as f
-from adhere.reporting.teaching import Choice, Chosen
+from adhere.reporting.teaching import MAX_ROWS, Choice, Chosen
+
+
+@dataclass(frozen=True)
+class AnswerLimits:
+    """How much of the answers a page shows."""
+
+    answers: int = MAX_ROWS
+    text: int = 12_000
+    steps: int = 24
+    marks: int = 200
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,7 @@ class CaseView:
 class Frame:
     """What all cases of a page share: the limits, the rules' texts, and which names vary."""
 
-    text: int
-    steps: int
-    marks: int
+    limits: AnswerLimits
     rules: Mapping[str, str]
     models: bool
     suites: bool
@@ -108,23 +116,29 @@ def case_views(
     found: Mapping[int, Mapping[str, Any]],
     choice: Choice,
     summary: Mapping[str, Any],
-    *,
-    text: int,
-    steps: int,
-    marks: int,
+    limits: AnswerLimits,
 ) -> tuple[CaseView, ...]:
-    """The chosen cases out of the rows picked up, every text cut to `text` characters."""
+    """The chosen cases out of the rows picked up, cut to the limits."""
     rules = (summary.get("spec") or {}).get("rules") or ()
     frame = Frame(
-        text,
-        steps,
-        marks,
+        limits,
         {str(r.get("id")): str(r.get("text") or "") for r in rules},
         models=len({r.get("model") for r in found.values()}) > 1,
         suites=len({c.key[0] for c in choice.cases}) > 1,
         repeats=any(r.get("repeat") for r in found.values()),
     )
     return tuple(_case(c, [found[p] for p in c.places], frame) for c in choice.cases)
+
+
+def weight(cases: Iterable[CaseView]) -> int:
+    """How many characters the long texts of these cases have: less than the bytes they take."""
+    total = 0
+    for case in cases:
+        texts = [case.prompt, *(said for _, said in case.turns)]
+        for answer in case.answers:
+            texts += [answer.text, answer.thought, answer.facts, *(s.text for s in answer.steps)]
+        total += sum(len(text.shown) for text in texts)
+    return total
 
 
 def cut(value: Any, limit: int) -> Text:
@@ -138,7 +152,7 @@ def cut(value: Any, limit: int) -> Text:
 def _case(chosen: Chosen, rows: list[Mapping[str, Any]], frame: Frame) -> CaseView:
     first = rows[0]
     messages = first.get("messages") or ()
-    turns = tuple((_role(m), cut(_content(m), frame.text)) for m in messages[-8:])
+    turns = tuple((_role(m), cut(_content(m), frame.limits.text)) for m in messages[-8:])
     prompt = first.get("prompt")
     if not isinstance(prompt, str):
         prompt = next((_content(m) for m in reversed(messages) if _role(m) == "user"), "")
@@ -148,7 +162,7 @@ def _case(chosen: Chosen, rows: list[Mapping[str, Any]], frame: Frame) -> CaseVi
         f.one_line(first.get("label"), 40),
         chosen.why,
         f.one_line(prompt, 110),
-        cut(prompt, frame.text),
+        cut(prompt, frame.limits.text),
         turns if len(messages) > 1 else (),
         tuple(_answer(r, frame) for r in rows),
         chosen.of,
@@ -166,22 +180,22 @@ def _answer(row: Mapping[str, Any], frame: Frame) -> AnswerView:
         label,
         f.one_line(row.get("model"), 60) if frame.models else "",
         outcome,
-        f.percent(row.get("score")) if outcome == "scored" else "",
+        f.score(row.get("score")) if outcome == "scored" else "",
         _reason(row),
         tuple(w for k, w in (("cut", "cut off"), ("refused", "refused"), ("empty", "empty"))
               if row.get(k)),
-        cut(row.get("text"), frame.text),
-        cut(row.get("thought"), frame.text),
+        cut(row.get("text"), frame.limits.text),
+        cut(row.get("thought"), frame.limits.text),
         tuple(
             StepView(
                 f.one_line(s.get("name"), 60),
                 f.one_line(s.get("note"), 200),
                 "cut off" if s.get("finish_reason") == "length" else "",
-                cut(s.get("text"), frame.text),
+                cut(s.get("text"), frame.limits.text),
             )
-            for s in all_steps[: frame.steps]
+            for s in all_steps[: frame.limits.steps]
         ),
-        max(len(all_steps) - frame.steps, 0),
+        max(len(all_steps) - frame.limits.steps, 0),
         tuple(
             MarkView(
                 f.one_line(rule, 60),
@@ -190,9 +204,9 @@ def _answer(row: Mapping[str, Any], frame: Frame) -> AnswerView:
                 f.one_line(deciders.get(rule), 60),
                 f.one_line(reasons.get(rule), 300),
             )
-            for rule, mark in list((row.get("marks") or {}).items())[: frame.marks]
+            for rule, mark in list((row.get("marks") or {}).items())[: frame.limits.marks]
         ),
-        cut(_compact(row.get("facts")), min(frame.text, 1500)),
+        cut(_compact(row.get("facts")), min(frame.limits.text, 1500)),
         _cost(row),
     )  # fmt: skip
 

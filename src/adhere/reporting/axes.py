@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adhere.reporting import formats as f
 from adhere.reporting.placement import Box
 
 WIDTH, HEIGHT = 560, 430
@@ -37,7 +36,7 @@ class Axis:
 
 
 def rate_axis(values: Sequence[float], start: float, end: float) -> tuple[Axis, tuple[Tick, ...]]:
-    """An axis of percent that shows all values and no less than 20 points, ends on whole steps."""
+    """An axis of scores: shows all values and no less than 0.2, ends on whole steps."""
     low, high = min(values), max(values)
     middle = (low + high) / 2
     low, high = min(low, middle - 0.1) - 0.02, max(high, middle + 0.1) + 0.02
@@ -50,26 +49,32 @@ def rate_axis(values: Sequence[float], start: float, end: float) -> tuple[Axis, 
     last = min(math.ceil(high * 100 / step - 1e-9), 100 // step)
     axis = Axis(first * step / 100, last * step / 100, start, end, log=False)
     ticks = range(first, last + 1)
-    return axis, tuple(Tick(axis.at(i * step / 100), str(i * step)) for i in ticks)
+    return axis, tuple(Tick(axis.at(i * step / 100), f"{i * step / 100:g}") for i in ticks)
 
 
 def token_axis(values: Sequence[float]) -> tuple[Axis, tuple[Tick, ...]]:
     """An axis of token counts: from zero, or logarithmic when they spread more than tenfold."""
     low, high = min(values), max(values)
-    if low > 0 and high / low > 10:
-        steps = [m * 10.0**e for e in range(-3, 16) for m in (1, 2, 5)]
+    if low >= 0.1 and high / low > 10:  # means near zero would draw the axis out for nothing
+        steps = [m * 10.0**e for e in range(-1, 17) for m in (1, 2, 5)]
         first = max(s for s in steps if s <= low)
         last = next(s for s in steps if s >= high)
         inner = [s for s in steps if first <= s <= last]
         if len(inner) > 7:
-            inner = [s for s in inner if f"{s:e}"[0] == "1"] or inner[:1]
+            inner = [s for s in inner if f"{s:e}".startswith("1")]  # powers of ten alone
+            inner = inner[:: math.ceil(len(inner) / 7)]
         axis = Axis(first, last, FRAME.left, FRAME.right, log=True)
     else:
         step = nice(max(high, 1.0) / 4)
         last = step * max(math.ceil(high * 1.06 / step), 1)
         inner = [step * i for i in range(round(last / step) + 1)]
         axis = Axis(0.0, last, FRAME.left, FRAME.right, log=False)
-    return axis, tuple(Tick(axis.at(v), f.mean_count(v)) for v in inner)
+    return axis, tuple(Tick(axis.at(v), whole(v)) for v in inner)
+
+
+def whole(value: float) -> str:
+    """A round number without needless decimals: `0.5`, `2`, `1,000`."""
+    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
 
 
 def nice(step: float) -> float:

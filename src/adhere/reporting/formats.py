@@ -1,6 +1,7 @@
 """How numbers and foreign texts are written, the same way in every table, plot and page.
 
-Rates are 0 to 1 in the files and percent here. What has no denominator is an en dash, never 0.
+Scores (safety, behavioral, SAR) are 0 to 1 with three decimals, as in the files; shares of answers
+are whole percent. What has no denominator is an en dash, never 0.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ MINUS = "\u2212"
 # Characters that a terminal or a browser would act on, or that hide text from the reader:
 # controls other than tab and newline, bidirectional embeddings, overrides and isolates, tag
 # characters, lone surrogates (no UTF-8 form) and code points that are no characters.
-_ODD = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufdd0-\ufdef\ufffe\uffff"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
+_ODD = (
+    (0x00, 0x08), (0x0B, 0x1F), (0x7F, 0x9F), (0x202A, 0x202E), (0x2066, 0x2069),
+    (0xD800, 0xDFFF), (0xFDD0, 0xFDEF), (0xFFFE, 0xFFFF), (0xE0000, 0xE007F),
+)  # fmt: skip
+_HAS_ODD = re.compile("[" + "".join(f"{chr(a)}-{chr(b)}" for a, b in _ODD) + "]")
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"  # not strftime, which follows the locale
 _CREDENTIALS = re.compile(r"(?<=://)[^/\s@'\"]+@")
 
 
-def _visible(match: re.Match[str]) -> str:
-    code = ord(match.group())
+def _visible(code: int) -> str:
     if code < 0x20:
         return chr(0x2400 + code)
     if code == 0x7F:
@@ -35,9 +36,13 @@ def _visible(match: re.Match[str]) -> str:
     return "\ufffd"
 
 
+_VISIBLE = {code: _visible(code) for start, end in _ODD for code in range(start, end + 1)}
+
+
 def clean(text: str) -> str:
     """The text with every character that could act on a screen made visible instead."""
-    return _ODD.sub(_visible, text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.translate(_VISIBLE) if _HAS_ODD.search(text) else text
 
 
 def one_line(value: Any, limit: int = 120) -> str:
@@ -62,13 +67,13 @@ def number(row: Mapping[str, Any], key: str) -> float | None:
     return float(value) if is_number(value) else None
 
 
-def percent(value: Any) -> str:
-    """A rate in percent with one decimal: 0.6314 is `63.1`."""
-    return f"{value * 100:.1f}" if is_number(value) else DASH
+def score(value: Any) -> str:
+    """A score with three decimals: 0.6314 is `0.631`."""
+    return f"{value:.3f}" if is_number(value) else DASH
 
 
 def share(value: Any) -> str:
-    """A rate in whole percent. What is not zero is never written as 0, nor what is not all as 100.
+    """A share in whole percent. What is not zero is never written as 0, nor what is not all as 100.
 
     0.001 is `<1`, 0.999 is `>99`.
     """
@@ -81,21 +86,21 @@ def share(value: Any) -> str:
     return f"{value * 100:.0f}"
 
 
-def points(value: Any) -> str:
-    """A difference of two rates in percentage points, signed: -0.04 is a minus and `4.0`."""
+def difference(value: Any) -> str:
+    """A difference of two scores, signed: -0.04 is a minus and `0.040`."""
     if not is_number(value):
         return DASH
-    text = f"{abs(value) * 100:.1f}"
-    if text == "0.0":
+    text = f"{abs(value):.3f}"
+    if float(text) == 0:
         return text
     return ("+" if value > 0 else MINUS) + text
 
 
 def interval(low: Any, high: Any, *, signed: bool = False) -> str:
-    """`[51.0, 74.2]`, or nothing when one end is missing."""
+    """`[0.510, 0.742]`, or nothing when one end is missing."""
     if not (is_number(low) and is_number(high)):
         return ""
-    form = points if signed else percent
+    form = difference if signed else score
     return f"[{form(low)}, {form(high)}]"
 
 

@@ -17,8 +17,17 @@ OUTCOMES = (
 
 
 def outcome_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The rows that are in no rate, by outcome: `2 failed`. Empty when all were scored."""
-    return tuple(f"{f.count(row[k])} {word}" for k, word in OUTCOMES if f.number(row, k))
+    """The rows that are in no rate, by outcome: `2 failed`. Empty when all were scored.
+
+    A summary may count truncated and filtered rows among the unscored ones; here each row is
+    counted once.
+    """
+    counts = {key: f.number(row, key) or 0.0 for key, _ in OUTCOMES}
+    total = (f.number(row, "n") or 0.0) - (f.number(row, "n_scored") or 0.0)
+    twice = sum(counts.values()) - total
+    if twice > 0 and twice == counts["n_truncated"] + counts["n_filtered"]:
+        counts["n_unscored"] -= twice
+    return tuple(f"{f.count(counts[key])} {word}" for key, word in OUTCOMES if counts[key])
 
 
 def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -28,7 +37,7 @@ def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> 
     confidence = f.number(settings, "confidence")
     level = f"{f.share(confidence)}% bootstrap" if confidence else "bootstrap"
     if any(f.number(r, "sar_low") is not None for r in rows):
-        yield f"Brackets hold {level} intervals; SAR differences are paired, in percentage points."
+        yield f"Brackets hold {level} intervals; SAR differences are paired by prompt."
     if any(outcome_notes(r) for r in rows):
         yield (
             "Rates are over scored rows only. Unscored, failed, truncated and filtered rows are "
@@ -39,7 +48,7 @@ def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> 
             "† Oracle selector: candidates are chosen by the checks that also score the result, "
             "so this is what perfect selection would give, not a fair comparison."
         )
-    variants = " ".join(str(r.get("variant") or "") for r in rows).lower()
+    variants = " ".join(str(r.get("variant") or "")[:200] for r in rows).lower()
     if "forced" in variants:
         yield (
             "Forced close: the model did not end its thought within the budget, so the method "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,53 +15,58 @@ import yaml
 from markupsafe import Markup
 
 from adhere.reporting import formats as f
-from adhere.reporting.answers import case_views, cut
+from adhere.reporting.answers import AnswerLimits, CaseView, cut
 from adhere.reporting.plots import Bar, Plot, adherence_plot, cost_plot, interval_bar
 from adhere.reporting.rules_map import rules_maps
-from adhere.reporting.tables import SUBSETS, Row, footnotes, is_baseline, summary_table
-from adhere.reporting.teaching import MAX_ROWS, Choice
+from adhere.reporting.tables import SUBSETS, Row, footnotes, summary_table
+from adhere.reporting.teaching import Choice
 
 MAX_BYTES = 2_000_000
 _HERE = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How much of everything a page shows."""
+class TableLimits:
+    """How much of the numbers a page shows."""
 
-    answers: int = MAX_ROWS
-    text: int = 12_000
-    steps: int = 24
-    marks: int = 200
-    lines: int = 400  # of the main table
+    lines: int = 400  # of the main table, and points of the plots
     rules: int = 400
     columns: int = 40
     suites: int = 20  # with plots and a rule map of their own
-    any_text: int = 20_000  # of whatever else is printed in one place
+    any_text: int = 20_000  # of whatever is printed in one place
 
 
-# Tried in this order until the page is small enough. The last one is small for every input:
-# its counts times its lengths stay far below the limit even if each character takes five bytes.
-LADDER = (
-    Limits(),
-    Limits(text=6_000),
-    Limits(text=3_000, steps=12, marks=100),
-    Limits(text=1_500, steps=12, marks=60),
-    Limits(text=700, steps=8, marks=40, rules=200, suites=10),
-    Limits(answers=30, text=700, steps=6, marks=40, lines=120, rules=100, columns=20, suites=6),
-    Limits(12, 500, 4, 20, lines=60, rules=60, columns=12, suites=3, any_text=2_000),
-    Limits(0, 0, 0, 0, lines=20, rules=30, columns=8, suites=2, any_text=300),
+# Tried in this order until the page fits. The numbers come first: they may take most of the page
+# but leave room for answers. The last table limits are small for every input: counts times lengths
+# stay below the limit even where each character takes a dozen bytes.
+TABLES = (
+    TableLimits(),
+    TableLimits(lines=120, rules=100, columns=20, suites=6),
+    TableLimits(lines=60, rules=60, columns=12, suites=3, any_text=2_000),
+    TableLimits(lines=20, rules=30, columns=8, suites=2, any_text=300),
+)
+MOST_FOR_TABLES = 1_400_000
+ANSWERS = (
+    AnswerLimits(),
+    AnswerLimits(text=6_000),
+    AnswerLimits(text=3_000, steps=12, marks=100),
+    AnswerLimits(text=1_500, steps=12, marks=60),
+    AnswerLimits(text=700, steps=8, marks=40),
+    AnswerLimits(30, 700, 6, 40),
+    AnswerLimits(12, 500, 4, 20),
 )
 
 
 Figures = list[tuple[str, list[Plot]]]
 
 
-def figures(summary: Mapping[str, Any], limit: int, suites: int) -> Figures:
+def figures(summary: Mapping[str, Any], limits: TableLimits) -> Figures:
     """The plots of each suite, over as many rows as the table shows."""
-    rows = [row.source for row in summary_table(summary, limit=limit).rows]
+    rows = [row.source for row in summary_table(summary, limit=limits.lines).rows]
     out = []
-    for index, suite in enumerate(list(dict.fromkeys(r.get("suite") for r in rows))[:suites]):
+    for index, suite in enumerate(
+        list(dict.fromkeys(r.get("suite") for r in rows))[: limits.suites]
+    ):
         own = [r for r in rows if r.get("suite") == suite]
         plots = adherence_plot(own, f"adherence-{index}"), cost_plot(own, f"cost-{index}")
         out.append((f.one_line(suite, 60), [p for p in plots if p]))
@@ -71,12 +76,12 @@ def figures(summary: Mapping[str, Any], limit: int, suites: int) -> Figures:
 def page(
     summary: Mapping[str, Any],
     run_config: Mapping[str, Any],
-    choice: Choice,
-    found: Mapping[int, Mapping[str, Any]],
     drawn: Figures,
-    limits: Limits,
+    limits: TableLimits,
+    choice: Choice,
+    cases: Sequence[CaseView],
 ) -> str:
-    """The whole page under the given limits. `found` holds the rows of `choice` by their place."""
+    """The whole page. `drawn` are its figures, `cases` the views of `choice`."""
     css, js = _asset("report.css"), _asset("report.js")
     tables = [summary_table(summary, s, limit=limits.lines) for s in SUBSETS]
     shown = [t for t in tables if t.rows or t.subset == "all"]
@@ -99,9 +104,7 @@ def page(
                 max_suites=limits.suites,
             ),
             choice=choice,
-            cases=case_views(
-                found, choice, summary, text=limits.text, steps=limits.steps, marks=limits.marks
-            ),
+            cases=cases,
             usage=_usage(main)[: limits.lines],
             usage_is_mean=_usage_is_mean(main),
             models=(summary.get("models") or [])[: limits.lines],
@@ -118,8 +121,7 @@ def page(
 
 def _base_bar(rows: Iterable[Row]) -> Bar | None:
     """The bar of the row that its group is compared with."""
-    base = (r.source for r in rows if not r.control and is_baseline(r.source))
-    return next((interval_bar(r) for r in base), None)
+    return next((interval_bar(r.source) for r in rows if r.base), None)
 
 
 def _facts(summary: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -130,7 +132,8 @@ def _facts(summary: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[tu
     models = [f.one_line(m.get("name"), 60) for m in summary.get("models") or ()]
     most: dict[Any, float] = {}
     for row in rows:
-        if (n := f.number(row, "n")) is not None:
+        n = f.number(row, "n_cases")
+        if (n := f.number(row, "n") if n is None else n) is not None:
             most[row.get("suite")] = max(most.get(row.get("suite"), 0.0), n)
     judges = dict.fromkeys(f.one_line(r.get("judge"), 60) for r in rows if r.get("judge"))
     policy = settings.get("na_policy") or next((r.get("na_policy") for r in rows), None)
@@ -160,7 +163,7 @@ def _some(names: list[str], limit: int = 4) -> str:
 
 def _plain(value: Any) -> str:
     """A setting as a person would write it."""
-    if value is None or value == "":
+    if value is None or value in ("", [], (), {}):
         return f.DASH
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -89,7 +89,10 @@ def place(
         for other, neighbor in enumerate(placed):
             if neighbor is not None and other != index:
                 cost += label.box.overlap(neighbor.box) * 4
-                cost += 15 * (_crossing(label, neighbor.box) + _crossing(neighbor, label.box))
+                if label.leader:
+                    cost += 15 * _crossing(label.leader, neighbor.box)
+                if neighbor.leader:
+                    cost += 15 * _crossing(neighbor.leader, label.box)
         return cost
 
     for _ in range(3):
@@ -146,11 +149,11 @@ def _candidates(mark: Mark, size: float) -> list[tuple[Label, float]]:
     return out
 
 
-def _crossing(label: Label, box: Box) -> int:
-    """How much of a label's leader runs through a box, in fifths."""
-    if label.leader is None:
+def _crossing(leader: tuple[float, float, float, float], box: Box) -> int:
+    """How much of a leader runs through a box, in fifths."""
+    x1, y1, x2, y2 = leader
+    if max(x1, x2) < box.left or min(x1, x2) > box.right:
         return 0
-    x1, y1, x2, y2 = label.leader
     spots = ((x1 + (x2 - x1) * i / 4, y1 + (y2 - y1) * i / 4) for i in range(5))
     return sum(box.left < x < box.right and box.top < y < box.bottom for x, y in spots)
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adhere.reporting import formats as f
-from adhere.reporting.axes import FRAME, WIDTH, Axis, Tick, nice, rate_axis, token_axis
+from adhere.reporting.axes import FRAME, WIDTH, Axis, Tick, nice, rate_axis, token_axis, whole
 from adhere.reporting.placement import Box, Label, Mark, place, text_width
 
 _LABELS = Box(FRAME.left + 2, 2, WIDTH - 2, FRAME.bottom - 2)  # labels may reach the margins
 TEXT = 12.5
 SHAPES = ("circle", "square", "diamond", "triangle")
-_MOST_LABELS = 60  # beyond that no label could be read, and finding places takes long
+_MOST_LABELS = 40  # beyond that no label could be read, and finding places takes long
 _R_CONTROL, _R_LEAST, _R_MOST, _R_PLAIN = 5.0, 4.0, 17.0, 6.0
 
 
@@ -142,7 +142,7 @@ def _shapes(rows: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
 def _hint(row: Mapping[str, Any]) -> str:
     who = f.method_label(row) + (f", {f.one_line(row['model'], 60)}" if row.get("model") else "")
     parts = [
-        f"{name} {f.percent(row.get(key))}"
+        f"{name} {f.score(row.get(key))}"
         + (
             f" {span}"
             if (span := f.interval(row.get(f"{key}_low"), row.get(f"{key}_high")))
@@ -171,13 +171,13 @@ def _ends(rows: Sequence[Mapping[str, Any]], key: str) -> list[float]:
 
 
 def adherence_plot(rows: Sequence[Mapping[str, Any]], ident: str = "adherence") -> Plot | None:
-    """Safety against behavioral, with both intervals; None when no row has both numbers."""
+    """Safety against behavioral, with both intervals; None when no method has both numbers."""
     rows = [
         r
         for r in rows
         if f.number(r, "safety") is not None and f.number(r, "behavioral") is not None
     ]
-    if not rows:
+    if all(r.get("control") for r in rows):
         return None
     x_axis, x_ticks = rate_axis(_ends(rows, "behavioral"), FRAME.left, FRAME.right)
     y_axis, y_ticks = rate_axis(_ends(rows, "safety"), FRAME.bottom, FRAME.top)
@@ -202,8 +202,8 @@ def adherence_plot(rows: Sequence[Mapping[str, Any]], ident: str = "adherence") 
         "Each mark is a method; up and to the right is better. Lines are intervals. "
         + "; ".join(_hint(r) for r in rows[:40])
         + ".",
-        "Behavioral score, %",
-        "Safety, %",
+        "Behavioral score",
+        "Safety",
         x_ticks,
         y_ticks,
         points,
@@ -239,7 +239,7 @@ def cost_plot(rows: Sequence[Mapping[str, Any]], ident: str = "cost") -> Plot | 
         + "; ".join(_hint(r) for r in [*paid, *controls][:40])
         + ".",
         "Completion tokens per answer" + (", logarithmic" if x_axis.log else ""),
-        "SAR, %",
+        "SAR",
         x_ticks,
         y_ticks,
         points,
@@ -292,7 +292,7 @@ def _levels(controls: Sequence[Mapping[str, Any]], axis: Axis) -> tuple[Line, ..
     """One line a control; lines too close for two labels share one."""
     lines: list[Line] = []
     for row in sorted(controls, key=lambda r: -float(r["sar"])):
-        y, text = axis.at(row["sar"]), f"{f.method_label(row)} {f.percent(row['sar'])}"
+        y, text = axis.at(row["sar"]), f"{f.method_label(row)} {f.score(row['sar'])}"
         if lines and y - lines[-1].text_y - 4 < 15:
             last = lines[-1]
             lines[-1] = Line(last.y, f"{last.text}, {text}", last.text_y)
@@ -321,5 +321,5 @@ def _size_keys(most: float, largest: float) -> tuple[Key, ...]:
     out = []
     for step in steps:
         r = _radius(step, most, largest)
-        out.append(Key(shape("circle", r + 1, r + 1, r), f.mean_count(step), r))
+        out.append(Key(shape("circle", r + 1, r + 1, r), whole(step), r))
     return tuple(out)

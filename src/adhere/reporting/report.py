@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from adhere.errors import disk_error
+from adhere.reporting.answers import case_views, weight
 from adhere.reporting.inputs import check_summary, read_run
-from adhere.reporting.page import LADDER, MAX_BYTES, Figures, figures, page
-from adhere.reporting.teaching import Choice, choose, pick_up
+from adhere.reporting.page import ANSWERS, MAX_BYTES, MOST_FOR_TABLES, TABLES, figures, page
+from adhere.reporting.teaching import choose, pick_up
 
 REPORT_NAME = "report.html"
 
@@ -49,27 +49,38 @@ def render_report(
 ) -> str:
     """The page as text: at most `MAX_BYTES` in UTF-8, equal bytes for equal input.
 
-    `rows` are read at least twice; an iterator is kept as a list. What does not fit is cut step
-    by step, long texts first, then rows, and the page says so wherever it happened.
+    `rows` are read at least twice; an iterator is kept as a list. What does not fit is cut
+    step by step, and the page says so wherever it happened: first tables that would fill the page
+    alone, then long texts of answers, then answers.
     """
     check_summary(summary)
     if iter(rows) is rows:
         rows = list(rows)
     seed = (summary.get("settings") or {}).get("seed", 0)
+    choice = choose(rows, seed=seed, limit=ANSWERS[0].answers)
+    found = pick_up(rows, choice.places)
 
-    @cache
-    def chosen(limit: int) -> tuple[Choice, dict[int, Any]]:
-        choice = choose(rows, seed=seed, limit=limit)
-        return choice, pick_up(rows, choice.places)
-
-    @cache
-    def drawn(limit: int, suites: int) -> Figures:
-        return figures(summary, limit, suites)
-
-    html = ""
-    for limits in LADDER:
-        plots = drawn(limits.lines, limits.suites)
-        html = page(summary, run_config, *chosen(limits.answers), plots, limits)
-        if len(html.encode("utf-8")) <= MAX_BYTES:
+    bare = ""
+    for limits in TABLES:
+        drawn = figures(summary, limits)
+        bare = page(summary, run_config, drawn, limits, choice.without_cases, ())
+        if _size(bare) <= MOST_FOR_TABLES:
             break
-    return html
+
+    chosen_for = ANSWERS[0].answers
+    for answers in ANSWERS:
+        if answers.answers != chosen_for:
+            chosen_for = answers.answers
+            choice = choose(rows, seed=seed, limit=chosen_for)
+            found = pick_up(rows, choice.places)
+        cases = case_views(found, choice, summary, answers)
+        if _size(bare) + weight(cases) > MAX_BYTES:
+            continue  # too long before it is written out
+        html = page(summary, run_config, drawn, limits, choice, cases)
+        if _size(html) <= MAX_BYTES:
+            return html
+    return bare
+
+
+def _size(html: str) -> int:
+    return len(html.encode("utf-8"))

@@ -33,7 +33,7 @@ class MapCell:
 
 @dataclass(frozen=True)
 class MapRow:
-    """A rule with its cells; none when nothing decides the rule in this run."""
+    """A rule with its cells; none, but why, when no answer has a mark for it."""
 
     id: str
     text: str
@@ -41,6 +41,7 @@ class MapRow:
     category: str
     applies: str
     cells: tuple[MapCell, ...] | None
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,14 +125,16 @@ def _one(
         ident = rule.get("id")
         seen = [counts.get((c, ident)) for c in order[:max_columns]]
         cells = tuple(_cell(s) for s in seen)
-        blank = ident in undecided or not any(seen)
+        why = "not decided in this run" if ident in undecided else ""
+        why = why or ("" if any(seen) else "no scored answer")
         return MapRow(
             f.one_line(ident, 80),
             str(rule.get("text") or ""),
             str(rule.get("check") or ""),
             f.one_line(rule.get("category"), 60),
             str(rule.get("applies") or ""),
-            None if blank else cells,
+            None if why else cells,
+            why,
         )
 
     shown = rules[:max_rules]

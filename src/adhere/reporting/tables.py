@@ -37,11 +37,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `source` is the summary's own row."""
+    """One line of the table. `base`: the others of its model are compared with it."""
 
     cells: Mapping[str, Cell]
     group: str = ""
     control: bool = False
+    base: bool = False
     source: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -92,9 +93,9 @@ def summary_table(
     columns = (
         Column("method", "Method", numeric=False),
         Column("scored", "Scored"),
-        Column("safety", "Safety %"),
-        Column("behavioral", "Behavioral %"),
-        Column("sar", "SAR %"),
+        Column("safety", "Safety"),
+        Column("behavioral", "Behavioral"),
+        Column("sar", "SAR"),
         Column("diff", f"SAR vs {versus}"),
         Column("cut", "Cut %"),
         Column("empty", "Empty %"),
@@ -102,8 +103,15 @@ def summary_table(
         Column("tokens", "Tokens out"),
         Column("seconds", "Seconds"),
     )
+    bases = {(r.get("suite"), r.get("model"), r.get("baseline")) for r in kept}
     rows = tuple(
-        Row(_cells(r), _group(r, len(suites) > 1) if several else "", bool(r.get("control")), r)
+        Row(
+            _cells(r, base := _is_base(r, bases)),
+            _group(r, len(suites) > 1) if several else "",
+            bool(r.get("control")),
+            base,
+            r,
+        )
         for r in kept
     )
     return Table(subset, columns, rows, tuple(notes_for(summary, kept)), len(chosen) - len(kept))
@@ -114,19 +122,19 @@ def _group(row: Mapping[str, Any], with_suite: bool) -> str:
     return f"{f.one_line(row.get('suite') or '?', 60)} · {who}" if with_suite else who
 
 
-def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
+def _cells(row: Mapping[str, Any], base: bool) -> dict[str, Cell]:
     def rate(key: str) -> Cell:
         return Cell(
-            f.percent(row.get(key)), f.interval(row.get(f"{key}_low"), row.get(f"{key}_high"))
+            f.score(row.get(key)), f.interval(row.get(f"{key}_low"), row.get(f"{key}_high"))
         )
 
     paired = f.number(row, "n_paired")
     fewer = paired is not None and paired != f.number(row, "n_scored")
-    if row.get("sar_diff") is None and row.get("baseline") and is_baseline(row):
+    if base:
         diff = Cell("baseline")
     else:
         diff = Cell(
-            f.points(row.get("sar_diff")),
+            f.difference(row.get("sar_diff")),
             f.interval(row.get("sar_diff_low"), row.get("sar_diff_high"), signed=True),
             (f"{f.count(paired)} pairs",) if fewer and row.get("sar_diff") is not None else (),
         )
@@ -150,21 +158,24 @@ def _cells(row: Mapping[str, Any]) -> dict[str, Cell]:
     }
 
 
-def is_baseline(row: Mapping[str, Any]) -> bool:
-    """True for the row that the others of its model are compared with."""
-    return row.get("baseline") in (row.get("method"), f.method_label(row, dagger=False))
+def _is_base(row: Mapping[str, Any], bases: set[tuple[Any, Any, Any]]) -> bool:
+    """True when other rows of the same suite and model name this one as their baseline."""
+    if row.get("control") or row.get("sar_diff") is not None:
+        return False
+    names = (row.get("method"), f.method_label(row, dagger=False))
+    return any((row.get("suite"), row.get("model"), name) in bases for name in names)
 
 
 # ---------------------------------------------------------------- terminal
 
 # Column, heading and width; with one space between columns they add up to 100.
 _TERMINAL = (
-    ("method", "method", 19),
+    ("method", "method", 18),
     ("scored", "scored", 11),
     ("safety", "safety", 6),
     ("behavioral", "behav.", 6),
-    ("sar", "SAR %", 14),
-    ("diff", "", 15),
+    ("sar", "SAR", 14),
+    ("diff", "", 16),
     ("shares", "cut/empty/\nrefused %", 10),
     ("tokens", "tokens", 6),
     ("seconds", "sec.", 5),

@@ -7,7 +7,7 @@ chosen rows up. So a results file of any size is read without holding its texts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -40,6 +40,11 @@ class Choice:
     rows: int
     total_rows: int
     total_cases: int
+
+    @property
+    def without_cases(self) -> Choice:
+        """The same totals, nothing shown."""
+        return replace(self, cases=(), rows=0)
 
     @property
     def places(self) -> frozenset[int]:
@@ -153,7 +158,7 @@ def _brief(place: int, row: Mapping[str, Any]) -> _Brief:
 
 def _why(turn: str, case: _Case) -> str:
     if turn == "differ" and case.spread > 0:
-        return f"{f.percent(case.spread)} points between best and worst answer"
+        return f"scores from {min(case.scores):.2f} to {max(case.scores):.2f}"
     if turn == "differ":
         return "equal scores, different rules broken"
     if turn == "failed":

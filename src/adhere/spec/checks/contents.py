@@ -8,9 +8,9 @@ from typing import Any
 from adhere.spec.checks import prose
 from adhere.spec.checks.refusal import looks_like_refusal
 from adhere.spec.checks.regexes import compile_regex, literal_pattern, search
-from adhere.spec.checks.running import Result, Scene, listed, marked, na, no, quoted, yes
+from adhere.spec.checks.running import Result, Scene, listed, marked, na, no, yes
 from adhere.spec.checks.schemas import compile_schema, first_violation
-from adhere.spec.checks.tree import Check, Regex, Value, render
+from adhere.spec.checks.tree import Check, Regex, Value, quoted, render
 
 
 def contains(check: Check, scene: Scene) -> Result:
@@ -112,10 +112,11 @@ def _edge(check: Check, scene: Scene, *, start: bool) -> Result:
         pattern = literal_pattern(literal, case=case, start=start, end=not start)
         if search(pattern, text, scene.limit) is not None:
             return yes(f"{verb}s with {quoted(literal)}")
-    shown = text[:40] if start else text[-40:]
+    # The last 40 characters where the end is what matters.
+    shown = quoted(text, 40) if start or len(text) <= 40 else f'"...{quoted(text[-37:])[1:]}'
     wanted = listed(check.strings)
     alternatives = " one of" if len(check.strings) > 1 else ""
-    return no(f"{verb}s with {quoted(shown)}; must {verb} with{alternatives} {wanted}")
+    return no(f"{verb}s with {shown}; must {verb} with{alternatives} {wanted}")
 
 
 def _unfenced(text: str) -> str:

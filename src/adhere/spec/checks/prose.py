@@ -53,7 +53,7 @@ _ABBREVIATIONS = frozenset(
         "inc. ltd. dept. est.",
     )
 )
-_INITIALS = re.compile(r"(?:[A-Za-z]\.)+")
+_INITIALS = re.compile(r"(?:[A-Z]\.)+")
 
 _LIX_LONG = 6
 
@@ -212,10 +212,10 @@ def _sentences(block: str) -> int:
 
 def _abbreviated(token: str, following: str) -> bool:
     """Whether a full stop belongs to an abbreviation rather than to the end of a sentence."""
-    bare = token.lstrip("\"'“‘«([*_").lower()
-    if bare == "no.":
+    bare = token.lstrip("\"'“‘«([*_")
+    if bare.lower() == "no.":
         return following[0].isdigit()
-    return bare in _ABBREVIATIONS or _INITIALS.fullmatch(bare) is not None
+    return bare.lower() in _ABBREVIATIONS or _INITIALS.fullmatch(bare) is not None
 
 
 def _singular(word: str) -> str:

@@ -50,7 +50,7 @@ _LEAD = (
     r")\b[,.!:;—-]?\s?(?:(?:but|and|that|however|so)\b,?\s?)?){0,3}"
 )
 _REFUSAL = (
-    _LEAD + rf"(?:{_CANNOT} {_ADVERB}{_ANSWERING}\b"
+    _LEAD + rf"(?:{_CANNOT} {_ADVERB}{_ANSWERING}\b(?! enough)"
     rf"|{_I} (?:must |have to |need to )?{_POLITELY}(?:decline|refuse)\b"
     rf"|{_I_AM} not (?:comfortable|willing)\b"
     rf"|{_I} (?:don't|do not) feel comfortable\b"

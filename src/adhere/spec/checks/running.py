@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from adhere.chat import Mark, RuleMark, Unscored
-from adhere.spec.checks.tree import Check
+from adhere.spec.checks.tree import Check, quoted
 
 Result: TypeAlias = RuleMark | Unscored
 
@@ -43,12 +43,6 @@ def na(reason: str) -> RuleMark:
 def marked(holds: bool, reason: str) -> RuleMark:
     """YES or NO with the same words."""
     return yes(reason) if holds else no(reason)
-
-
-def quoted(text: str, length: int = 40) -> str:
-    """A short quotation on one line, for a reason."""
-    line = " ".join(text.split())
-    return f'"{line[: length - 3]}..."' if len(line) > length else f'"{line}"'
 
 
 def listed(names: list[str] | tuple[str, ...], most: int = 5) -> str:

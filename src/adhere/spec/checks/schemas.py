@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from adhere.spec.checks.regexes import OutOfTime, PatternError, compile_regex, search
-from adhere.spec.checks.tree import Regex
+from adhere.spec.checks.tree import Regex, quoted
 
 _DEADLINE: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 _REFUSED = ("patternProperties", "$dynamicRef")
@@ -39,7 +39,7 @@ def compile_schema(source: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"a schema that cannot be read ({error})") from None
     if not isinstance(schema, (dict, bool)):
-        raise SchemaError(f"a schema that is no object: {source[:40]}")
+        raise SchemaError(f"a schema that is no object: {quoted(source)}")
     try:
         _inspect(schema)
         _validator_class().check_schema(schema)
@@ -136,10 +136,10 @@ def _inspect(schema: Any) -> None:
 def _inspect_address(key: str, address: str) -> None:
     if key == "$schema":
         if address.rstrip("#") != "https://json-schema.org/draft/2020-12/schema":
-            raise SchemaError(f"a schema of another draft than 2020-12: {address[:80]}")
+            raise SchemaError(f"a schema of another draft than 2020-12: {quoted(address)}")
     elif not address.startswith("#"):
         raise SchemaError(
-            f'a schema with "{key}": "{address[:80]}", which would have to be fetched; '
+            f'a schema with "{key}": {quoted(address)}, which would have to be fetched; '
             "references inside the schema begin with #"
         )
 
@@ -155,7 +155,7 @@ def _try_references(schema: Any) -> None:
         try:
             registry.resolver().lookup(reference)
         except Unresolvable:
-            raise SchemaError(f'a schema whose "$ref": "{reference[:80]}" leads nowhere') from None
+            raise SchemaError(f'a schema whose "$ref": {quoted(reference)} leads nowhere') from None
 
 
 def _references(schema: Any) -> Iterator[str]:

@@ -26,7 +26,7 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from adhere.spec.checks.tree import Call, Check, CheckSyntaxError, Regex, Value
+from adhere.spec.checks.tree import Call, Check, CheckSyntaxError, Regex, Value, quoted
 
 MAX_SOURCE = 10_000
 MAX_DEPTH = 20
@@ -118,7 +118,7 @@ class _Parser:
         if depth > MAX_DEPTH:
             self.refuse(f"checks nested at most {MAX_DEPTH} deep", at=start)
         if not self.take("("):
-            self.refuse(f'"(" after "{name[:40]}"', f"A check is written like {name[:40]}(...).")
+            self.refuse(f'"(" after {quoted(name)}', f"A check is written like {name[:40]}(...).")
         args: list[Value] = []
         args_at: list[int] = []
         keywords: dict[str, Value] = {}
@@ -134,7 +134,7 @@ class _Parser:
                     args.append(value)
                     args_at.append(at)
                 elif keyword in keywords:
-                    self.refuse("each keyword once", at=at, found=f'"{keyword[:40]}" again')
+                    self.refuse("each keyword once", at=at, found=f"{quoted(keyword)} again")
                 else:
                     keywords[keyword], keywords_at[keyword] = value, at
                 if self.take(")"):
@@ -239,7 +239,7 @@ class _Parser:
                 "the flags i (ignore case), m (^ and $ at every line), s (. matches line breaks), "
                 "each once",
                 at=self.at,
-                found=f'the flags "{flags[0][:20]}"',
+                found=f"the flags {quoted(flags[0])}",
             )
         self.at = flags.end()
         return Regex("".join(out), "".join(sorted(flags[0])))

@@ -70,7 +70,7 @@ class CheckSyntaxError(ValueError):
         """Two lines: the part of the source around the error, and a caret under the position."""
         start = max(0, self.position - width // 2) if len(self.source) > width else 0
         end = start + width
-        shown = self.source[start:end].replace("\t", " ").replace("\n", " ").replace("\r", " ")
+        shown = "".join(c if c.isprintable() else " " for c in self.source[start:end])
         lead = "..." if start else ""
         tail = "..." if end < len(self.source) else ""
         return f"{lead}{shown}{tail}\n{' ' * (len(lead) + self.position - start)}^"
@@ -112,6 +112,15 @@ def _render_regex(value: Regex) -> str:
         out.append("\\/" if char == "/" and not escaped else char)
         escaped = char == "\\" and not escaped
     return f"/{''.join(out)}/{value.flags}"
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """A quotation of foreign text, for a message: one line, printable, at most `most` long."""
+    line = " ".join(text[: 4 * most].split())
+    line = "".join(char if char.isprintable() else "\ufffd" for char in line)
+    return (
+        f'"{line}"' if len(line) <= most and len(text) <= 4 * most else f'"{line[: most - 3]}..."'
+    )
 
 
 def near(name: str, allowed: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from adhere.spec.checks import contents, logic, measures, prose
 from adhere.spec.checks.regexes import PatternError, compile_regex
 from adhere.spec.checks.running import Result, Scene
 from adhere.spec.checks.schemas import SchemaError, compile_schema
-from adhere.spec.checks.tree import Call, Check, Regex, Value, near
+from adhere.spec.checks.tree import Call, Check, Regex, Value, near, quoted
 
 PLUGIN_GROUP = "adhere.checks"
 
@@ -212,7 +212,7 @@ def _verify_plugin(call: Call) -> None:
     if plugin is None:
         call.refuse(
             call.at,
-            f'the unknown check "{check.name[:40]}"',
+            f"the unknown check {quoted(check.name)}",
             f"one of {', '.join(sorted(BUILTINS))}",
             near(check.name, BUILTINS),
         )
@@ -239,10 +239,10 @@ def _verify_value(call: Call, builtin: Builtin, position: int, value: Value, hin
         # These compare names by what is left of them without markup.
         if builtin.name in ("headings", "table"):
             if not prose.plain(value):
-                call.refuse(position, f'"{value[:40]}"', f"a name in {name}", hint)
+                call.refuse(position, f"{quoted(value)}", f"a name in {name}", hint)
             same = [v for v in call.check.strings if prose.plain(v) == prose.plain(value)]
             if builtin.name == "headings" and len(same) > 1:
-                call.refuse(position, f'"{value[:40]}" twice', "each heading once", hint)
+                call.refuse(position, f"{quoted(value)} twice", "each heading once", hint)
     _verify_regex(call, position, value)
 
 
@@ -268,7 +268,7 @@ def _verify_keyword(call: Call, builtin: Builtin, name: str, value: Value, hint:
             expected = f"one of {', '.join(f'{key}=' for key in builtin.keywords)}"
         call.refuse(
             position,
-            f'the unknown keyword "{name[:40]}"',
+            f"the unknown keyword {quoted(name)}",
             expected,
             near(name, builtin.keywords) or hint,
         )
@@ -308,7 +308,7 @@ def _shown(value: Value) -> str:
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return f"the number {value}"
-    return "a /regex/" if isinstance(value, Regex) else f'the text "{value[:40]}"'
+    return "a /regex/" if isinstance(value, Regex) else f"the text {quoted(value)}"
 
 
 def _values(count: int) -> str:

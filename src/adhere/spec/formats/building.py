@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from adhere.errors import BadInput
 from adhere.spec.checks import CheckSyntaxError, parse_check
+from adhere.spec.checks.tree import quoted
 from adhere.spec.model import Kind, Rule, Specification, derive_id
 
 MAX_TEXT = 16_000  # characters of one rule, summary, fallback or line of a description
@@ -133,7 +134,7 @@ def normalized(spec: Specification) -> Specification:
         for rule in spec.rules
     ]
     return build(
-        f"specification {spec.name!r:.80}",
+        f"specification {quoted(spec.name)}",
         "spec",
         {key: Found(value) for key, value in front.items() if value},
         entries,
@@ -158,7 +159,7 @@ def _rule(file: str, entry: Entry) -> Rule:
             raise BadInput.at(
                 file,
                 entry.id.line,
-                f'the id "{rule_id[:80]}"{_at(entry)}',
+                f"the id {quoted(rule_id)}{_at(entry)}",
                 "1 to 64 letters (a to z), digits, - and _, beginning with a letter or digit",
                 hint=r"Where the rule's text itself begins with a bracket, write \[ for [.",
             )
@@ -220,13 +221,14 @@ def _parse(file: str, key: str, found: Found, source: str, at: str) -> None:
     try:
         parse_check(source)
     except CheckSyntaxError as error:
-        hint = f"{error.hint}\n" if error.hint else ""
+        # Indented alike, so that the caret stays under its place wherever the hint is printed.
+        shown = "\n".join(f"    {line}" for line in error.caret().split("\n"))
         raise BadInput.at(
             file,
             found.line,
             f"{error.found} in {key}{at}",
             error.expected,
-            hint=f"{hint}{error.caret()}",
+            hint=f"{error.hint or 'Here:'}\n{shown}",
         ) from None
     except BadInput as error:
         place = f"{file}:{found.line}" if found.line else file

@@ -32,7 +32,7 @@ from pathlib import PurePath
 from typing import NoReturn
 
 from adhere.errors import BadInput
-from adhere.spec.checks.tree import near
+from adhere.spec.checks.tree import near, quoted
 from adhere.spec.formats.building import (
     FRONT_KEYS,
     RULE_KEYS,
@@ -212,7 +212,7 @@ class _Reader:
         elif line[0] not in " \t":
             self.refuse(
                 number,
-                f'"{line[:40]}", which belongs to no rule',
+                f"{quoted(line)}, which belongs to no rule",
                 'a rule that begins with "- "',
                 "Indent it by two spaces to make it part of the rule above, or put it in a "
                 "comment <!-- ... -->.",
@@ -220,7 +220,7 @@ class _Reader:
         elif self.rule is None:
             self.refuse(
                 number,
-                f'the indented line "{line.strip()[:40]}" without a rule above it',
+                f"the indented line {quoted(line.strip())} without a rule above it",
                 'a rule that begins with "- " at the margin',
             )
         else:
@@ -241,18 +241,18 @@ class _Reader:
         level, title = heading
         if line[0] in " \t":
             # It would be part of a rule's text otherwise, and the rules below it of that section.
-            self.refuse(number, f'the indented heading "{line.strip()[:40]}"', "it at the margin")
+            self.refuse(number, f"the indented heading {quoted(line.strip())}", "it at the margin")
         section = _SECTION.fullmatch(title)
         if level == 2 and section:
             self.close()
             self.section = "safety" if section[1].lower() == "safety" else "behavioral"
         elif level == 2:
             hint = near(title, ("safety", "behavioral"))
-            self.refuse(number, f'the section "## {title[:60]}"', _SECTIONS, hint)
+            self.refuse(number, f"the section {quoted(line)}", _SECTIONS, hint)
         elif level > 2:
             self.refuse(
                 number,
-                f'the heading "{line[:60]}"',
+                f"the heading {quoted(line)}",
                 f"the title and {_SECTIONS} as the only headings",
                 "To group rules, give them a category: under each.",
             )
@@ -263,9 +263,9 @@ class _Reader:
     def title(self, title: str, number: int) -> None:
         """Take the title, which comes first and once."""
         if self.titled or "name" in self.front:
-            self.refuse(number, f'a second name, "{title[:60]}"', "one name")
+            self.refuse(number, f"a second name, {quoted(title)}", "one name")
         if self.section is not None or any(map(str.strip, self.prose)):
-            self.refuse(number, f'the title "{title[:60]}" down here', "the title first")
+            self.refuse(number, f"the title {quoted(title)} down here", "the title first")
         if not title:
             self.refuse(number, "a title without a text", '"# " and a name')
         self.titled = True
@@ -279,7 +279,7 @@ class _Reader:
         if re.match(r"\[[^\]]*\](?!\()", text):
             self.refuse(
                 number,
-                f'"{text[:40]}"',
+                f"{quoted(text)}",
                 "a space after the id",
                 r"Where the rule's text itself begins with a bracket, write \[ for [.",
             )
@@ -296,7 +296,7 @@ class _Reader:
         elif match and key == key.lower():
             self.refuse(
                 number,
-                f'the unknown key "{key[:40]}"',
+                f"the unknown key {quoted(key)}",
                 f"one of {', '.join(RULE_KEYS)}",
                 near(key, RULE_KEYS)
                 or "Where it is part of the rule's text, join it to the line above.",
@@ -306,7 +306,7 @@ class _Reader:
         elif rule.keys:
             self.refuse(
                 number,
-                f'"{line.strip()[:40]}" after the keys of a rule',
+                f"{quoted(line.strip())} after the keys of a rule",
                 "the rule's text before its keys",
                 "A value stands on one line.",
             )

@@ -13,7 +13,7 @@ from pathlib import PurePath
 from typing import Any
 
 from adhere.errors import BadInput
-from adhere.spec.checks.tree import near
+from adhere.spec.checks.tree import near, quoted
 from adhere.spec.formats.building import RULE_KEYS, Entry, Found, build, normalized
 from adhere.spec.model import Kind, Specification, derive_id
 
@@ -46,7 +46,7 @@ def read_specbench(
         for number, rule in enumerate(rules, start=1):
             place = f"{key}, item {number}"
             if not isinstance(rule, str):
-                raise BadInput.at(file, None, f"{rule!r:.60} at {place}", "a text")
+                raise BadInput.at(file, None, f"{quoted(repr(rule))} at {place}", "a text")
             entries.append(Entry(kind, Found(rule), place=place))
     front = _front(scenario, scenario_file) if scenario is not None else {}
     return build(file, default_name or PurePath(file).stem, front, entries)
@@ -86,7 +86,7 @@ def _front(text: str, file: str) -> dict[str, Found]:
     data = _object(text, file, _SCENARIO_KEYS)
     for key, value in data.items():
         if not isinstance(value, str):
-            raise BadInput.at(file, None, f"{value!r:.60} under {key}", "a text")
+            raise BadInput.at(file, None, f"{quoted(repr(value))} under {key}", "a text")
     return {key: Found(value) for key, value in data.items()}
 
 
@@ -101,7 +101,7 @@ def _object(text: str, file: str, allowed: tuple[str, ...]) -> dict[str, Any]:
     except _TwiceError as error:
         line = _last_line(text, error.key)
         raise BadInput.at(
-            file, line, f'the key "{error.key[:80]}" again', "each key once"
+            file, line, f"the key {quoted(error.key)} again", "each key once"
         ) from None
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
@@ -113,7 +113,7 @@ def _object(text: str, file: str, allowed: tuple[str, ...]) -> dict[str, Any]:
             raise BadInput.at(
                 file,
                 _last_line(text, key),
-                f'the unknown key "{key[:80]}"',
+                f"the unknown key {quoted(key)}",
                 f"{' and '.join(allowed)}",
                 hint=near(key, allowed),
             )

@@ -24,7 +24,7 @@ from pathlib import PurePath
 from typing import Any, NoReturn, TypeAlias
 
 from adhere.errors import BadInput
-from adhere.spec.checks.tree import near
+from adhere.spec.checks.tree import near, quoted
 from adhere.spec.formats.building import (
     FRONT_KEYS,
     RULE_KEYS,
@@ -100,7 +100,7 @@ def text_value(
         raise BadInput.at(
             file,
             line,
-            f'the unknown {what} "{key[:80]}"',
+            f"the unknown {what} {quoted(key)}",
             f"one of {', '.join(allowed)}",
             hint=near(key, allowed),
         )
@@ -209,7 +209,7 @@ class _Reader:
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             self.refuse(event, "an alias or anchor (* or &)", "the text itself, in quotes")
         if event.tag is not None:
-            self.refuse(event, f"the tag {event.tag[:40]}", "plain texts; quote a leading !")
+            self.refuse(event, f"the tag {quoted(event.tag)}", "plain texts; quote a leading !")
         if depth > MAX_DEPTH:
             self.refuse(event, "deep nesting", "lists of texts or mappings")
         line = event.start_mark.line + self.first_line
@@ -227,7 +227,7 @@ class _Reader:
             if not isinstance(key, Found):
                 self.refuse(event, "a key that is no text", "a key such as text:")
             if key.text in fields.values:
-                self.refuse(event, f'the key "{key.text[:80]}" again', "each key once")
+                self.refuse(event, f"the key {quoted(key.text)} again", "each key once")
             fields.lines[key.text] = event.start_mark.line + self.first_line
             fields.values[key.text] = self.node(next(self.events), depth + 1)
         return fields
@@ -262,7 +262,7 @@ def _entry(file: str, kind: Kind, node: Node, line: int) -> Entry:
             raise BadInput.at(
                 file,
                 node.line,
-                f'a rule with a colon, which YAML reads as the key "{key[:60]}"',
+                f"a rule with a colon, which YAML reads as the key {quoted(key)}",
                 "a text in quotes",
                 hint='Put the whole rule in "double quotes".',
             )
@@ -288,5 +288,5 @@ def _sort(node: Node) -> str:
     if node is None:
         return "nothing"
     if isinstance(node, Found):
-        return f'the text "{node.text[:40]}"'
+        return f"the text {quoted(node.text)}"
     return "a list" if isinstance(node, Items) else "a mapping"
