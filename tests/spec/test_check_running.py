@@ -164,6 +164,9 @@ def test_strings_are_found_as_whole_words() -> None:
     assert mark('contains("don\'t")', "I don’t") == "YES"
     assert mark('contains("C++")', "C++11") == "YES"
     assert mark('contains("café")', "cafe\u0301") == "YES"
+    assert mark('contains("cafe\u0301")', "café") == "YES"
+    long = "x" * 100
+    assert mark(f'contains("{long}a", "{long}b", any=true)', f"{long}b") == "YES"
     assert mark('absent("/")', "and/or") == "NO"
 
 

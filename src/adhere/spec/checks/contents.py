@@ -16,12 +16,13 @@ from adhere.spec.checks.tree import Check, Regex, Value, quoted, render
 def contains(check: Check, scene: Scene) -> Result:
     """All the texts occur, or with any=true at least one of them."""
     case = check.get("case") is True
-    missing = [_name(v) for v in check.args if _find(v, scene, case=case) is None]
+    occurs = [_find(value, scene, case=case) is not None for value in check.args]
+    names = [_name(value) for value in check.args]
     if check.get("any") is True:
-        if len(missing) == len(check.args):
-            return no(f"none of these occurs: {_joined(missing)}")
-        found = [name for name in map(_name, check.args) if name not in missing]
-        return yes(f"{found[0]} occurs")
+        if True not in occurs:
+            return no(f"none of these occurs: {_joined(names)}")
+        return yes(f"{names[occurs.index(True)]} occurs")
+    missing = [name for name, found in zip(names, occurs, strict=True) if not found]
     return no(f"missing: {_joined(missing)}") if missing else yes("all the texts occur")
 
 

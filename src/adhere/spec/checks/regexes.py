@@ -16,6 +16,7 @@ A literal text matches as a person would look for it: see `literal_pattern`.
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 from typing import Any
 
@@ -91,7 +92,7 @@ def literal_pattern(text: str, *, case: bool, start: bool = False, end: bool = F
             else regex.escape(char)
             for char in word
         )
-        for word in text.split()
+        for word in unicodedata.normalize("NFC", text).split()
     ]
     whole = r"\s+".join(words)
     if _is_word(text.strip()[0]):

@@ -239,7 +239,7 @@ def _verify_value(call: Call, builtin: Builtin, position: int, value: Value, hin
         # These compare names by what is left of them without markup.
         if builtin.name in ("headings", "table"):
             if not prose.plain(value):
-                call.refuse(position, f"{quoted(value)}", f"a name in {name}", hint)
+                call.refuse(position, quoted(value), f"a name in {name}", hint)
             same = [v for v in call.check.strings if prose.plain(v) == prose.plain(value)]
             if builtin.name == "headings" and len(same) > 1:
                 call.refuse(position, f"{quoted(value)} twice", "each heading once", hint)

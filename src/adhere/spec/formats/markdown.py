@@ -279,7 +279,7 @@ class _Reader:
         if re.match(r"\[[^\]]*\](?!\()", text):
             self.refuse(
                 number,
-                f"{quoted(text)}",
+                quoted(text),
                 "a space after the id",
                 r"Where the rule's text itself begins with a bracket, write \[ for [.",
             )
