@@ -1,4 +1,4 @@
-"""Which HTTP client costs least: this project's aiohttp endpoint, httpx2, or the openai SDK?
+"""Measure which HTTP client costs least: this project's endpoint, httpx2, or the openai SDK.
 
     pip install httpx2 openai && python benchmarks/http_clients.py [CALLS] [IN_FLIGHT]
 
@@ -125,5 +125,7 @@ if __name__ == "__main__":
     server = multiprocessing.Process(target=serve, args=(theirs,), daemon=True)
     server.start()
     arguments = [int(a) for a in sys.argv[1:3]]
-    asyncio.run(main(f"http://127.0.0.1:{ours.recv()}", *(arguments + [1280, 64][len(arguments) :])))
+    asyncio.run(
+        main(f"http://127.0.0.1:{ours.recv()}", *(arguments + [1280, 64][len(arguments) :]))
+    )
     server.terminate()
