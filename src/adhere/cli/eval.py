@@ -130,14 +130,20 @@ def show(result: RunResult) -> None:
     """Print headline, table and where the files are."""
     from adhere.reporting import summary_table, to_rich
 
-    out = Console()
+    out = wide_console()
     if result.did_nothing:
         out.print(f"{result.folder}: already finished; nothing was run.", highlight=False)
     out.print()
-    out.print(to_rich(summary_table(result.summary)))
+    out.print(to_rich(summary_table(result.summary), out.width))
     out.print()
     out.print(result.summary["headline"], highlight=False)
     out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def wide_console() -> Console:
+    """Standard output; as wide as a table needs where it is no terminal (a file, a log)."""
+    out = Console()
+    return out if out.is_terminal else Console(width=100)
 
 
 class _Watch:

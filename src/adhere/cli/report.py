@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
+from adhere.cli.eval import wide_console
 from adhere.reporting import summary_table, to_markdown, to_rich, write_report
 from adhere.reporting.inputs import read_run
 
@@ -28,8 +28,8 @@ def report(
     if format == "markdown":
         sys.stdout.write(to_markdown(found))
     else:
-        console = Console()
-        console.print(to_rich(found))
+        console = wide_console()
+        console.print(to_rich(found, console.width))
         console.print()
         console.print(summary["headline"], highlight=False)
         console.print(f"Report: {path}", highlight=False, soft_wrap=True)

@@ -27,6 +27,7 @@ from adhere.errors import (
     Stopped,
     Truncated,
 )
+from adhere.experiments.metrics import LEVEL
 from adhere.experiments.plan import OPERATIONAL, Plan
 from adhere.experiments.summary import Scorer, control_rows, summarise
 from adhere.judging import CheckJudge, Judge
@@ -41,7 +42,6 @@ from adhere.spec import Specification, load_spec, looks_like_refusal
 from adhere.suites import Suite, load_prompts
 
 BREAKER = 20  # equal permanent failures in a row that stop a run
-
 
 
 class Listener(Protocol):
@@ -417,6 +417,7 @@ class _Run:
                 "judge": inputs.judge.identity,
                 "baseline": inputs.baseline,
                 "orders": _orders(record),
+                "confidence": LEVEL,
                 "accounting": "true: every call of a method, as if it ran alone",
             },
             models=[{"name": name, **facts} for name, facts in record.get("models", {}).items()],

@@ -180,10 +180,14 @@ _TERMINAL = (
     ("tokens", "tokens", 6),
     ("seconds", "sec.", 5),
 )
+# What fits into 80: the cost stands in the report.
+_NARROW = {"method": 14, "scored": 7, "shares": 10, "tokens": 0, "seconds": 0}
 
 
-def to_rich(table: Table) -> Group:
-    """For a terminal of 100 columns: one rich table a group, then the footnotes.
+def to_rich(table: Table, width: int = 100) -> Group:
+    """For a terminal of `width` columns: one rich table a group, then the footnotes.
+
+    Below 100 columns the table takes 80 and leaves tokens and seconds to the report.
 
     Intervals and outcomes stand on lines of their own under the value, which is what fits.
     Texts are never read as rich markup.
@@ -197,19 +201,24 @@ def to_rich(table: Table) -> Group:
     for index, (name, rows) in enumerate(table.groups):
         if name:
             parts.append(Text(("\n" if index else "") + name, style="bold"))
-        parts.append(_rich_group(table, rows))
+        parts.append(_rich_group(table, rows, narrow=width < 100))
     parts += [Text(note, style="dim") for note in footnotes(table)]
     return Group(*parts)
 
 
-def _rich_group(table: Table, rows: Iterable[Row]) -> RichTable:
+def _rich_group(table: Table, rows: Iterable[Row], *, narrow: bool) -> RichTable:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
     out = RichTable(box=box.SIMPLE_HEAD, padding=0, pad_edge=False, show_edge=False)
     diff_title = next(c.title for c in table.columns if c.key == "diff").removeprefix("SAR ")
-    for key, title, width in _TERMINAL:
+    shown = [
+        (key, title, _NARROW.get(key, width) if narrow else width)
+        for key, title, width in _TERMINAL
+    ]
+    shown = [column for column in shown if column[2]]
+    for key, title, width in shown:
         out.add_column(
             Text(title or diff_title),
             justify="left" if key == "method" else "right",
@@ -222,7 +231,7 @@ def _rich_group(table: Table, rows: Iterable[Row]) -> RichTable:
         joined = "/".join(shares) if set(shares) != {f.DASH} else f.DASH
         cells = {**row.cells, "shares": Cell(joined)}
         out.add_row(
-            *(_rich_cell(cells[key], key) for key, _, _ in _TERMINAL),
+            *(_rich_cell(cells[key], key) for key, _, _ in shown),
             style="dim" if row.control else None,
             end_section=bool(following and following.control and not row.control),
         )
