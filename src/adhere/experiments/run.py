@@ -15,31 +15,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from adhere.chat import Answer, Case, Model, Outcome, Role, Unscored
+from adhere.chat import Model, Outcome
 from adhere.errors import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
     AdhereError,
-    Bug,
     DiskFull,
-    Filtered,
     Overloaded,
     Stopped,
-    Truncated,
 )
+from adhere.experiments.answering import answer_row, worth_retrying
+from adhere.experiments.inputs import Inputs, read_inputs
 from adhere.experiments.metrics import LEVEL
 from adhere.experiments.plan import OPERATIONAL, Plan
-from adhere.experiments.summary import Scorer, control_rows, summarise
-from adhere.judging import CheckJudge, Judge
-from adhere.methods import Method, load_method
-from adhere.methods.base import Request
-from adhere.methods.prompting import Prompts
+from adhere.experiments.summary import control_rows, summarise
 from adhere.models.connect import connect
 from adhere.models.limiter import Limiter, RetryPolicy
-from adhere.records import SCHEMA_VERSION, Journal, RunFolder, row_key
+from adhere.records import Journal, RunFolder, row_key
 from adhere.records.run_folder import SUMMARY_FILE, Key, write_atomic
-from adhere.spec import Specification, load_spec, looks_like_refusal
-from adhere.suites import Suite, load_prompts
 
 BREAKER = 20  # equal permanent failures in a row that stop a run
 
@@ -81,80 +74,6 @@ class RunResult:
     exit_code: int = EXIT_DONE
 
 
-@dataclass
-class _Arm:
-    label: str
-    method: Method
-    config: dict[str, Any]
-
-
-@dataclass
-class _Inputs:
-    """Everything that is read and checked before anything is written."""
-
-    plan: Plan
-    spec: Specification
-    suites: list[Suite]
-    arms: list[_Arm]
-    prompts: Prompts
-    judge: Judge
-    baseline: str
-
-    def keys(self) -> list[Key]:
-        """All row keys of the plan, in the order of the results file."""
-        return [
-            (suite.name, case.id, model.label, arm.label, repeat)
-            for suite in self.suites
-            for model in self.plan.models
-            for case in suite.cases
-            for arm in self.arms
-            for repeat in range(self.plan.repeats)
-        ]
-
-    def identity(self) -> dict[str, Any]:
-        """What decides samples and marks; models add theirs when they are connected."""
-        return {
-            "spec": self.spec.digest,
-            "judge": self.judge.identity,
-            "templates": self.prompts.digest,
-            "sampling": self.plan.sampling.model_dump(mode="json", exclude_none=True),
-            "budget": self.plan.budget.model_dump(mode="json", exclude_none=True),
-            "suites": {suite.name: suite.digest for suite in self.suites},
-            "methods": {arm.label: arm.config for arm in self.arms},
-            "models": {},
-        }
-
-
-def read_inputs(plan: Plan) -> _Inputs:
-    """Read spec, prompts, methods and templates. Raises BadInput before anything is written."""
-    spec = load_spec(plan.spec)
-    arms = []
-    for item in plan.methods:
-        method = load_method(item.method, item.options)
-        config = {"method": item.method, **method.config.model_dump(mode="json")}  # type: ignore[attr-defined]
-        arms.append(_Arm(item.label, method, config))
-    labels = [arm.label for arm in arms]
-    judge = CheckJudge()
-    undecided = judge.undecided(spec)
-    if len(undecided) == len(spec.rules):
-        from adhere.errors import BadInput
-
-        raise BadInput(
-            f"{plan.spec}: no rule has a check, so nothing can be decided",
-            hint="Add a `check:` line under the rules that code can decide; see docs/checks.md, "
-            f"or run `adhere spec check {plan.spec}`.",
-        )
-    return _Inputs(
-        plan=plan,
-        spec=spec,
-        suites=[load_prompts(path) for path in plan.prompts],
-        arms=arms,
-        prompts=Prompts(plan.prompts_dir),
-        judge=judge,
-        baseline=plan.baseline or ("vanilla" if "vanilla" in labels else labels[0]),
-    )
-
-
 async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunResult:
     """Run (or go on with) the experiment of a plan. Raises AdhereError."""
     inputs = read_inputs(plan)
@@ -166,7 +85,7 @@ async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunRes
 
 @dataclass
 class _Run:
-    inputs: _Inputs
+    inputs: Inputs
     listener: Listener
     identities: list[dict[str, Any]] = field(default_factory=list)
     _streak: tuple[str, int] = ("", 0)
@@ -183,7 +102,7 @@ class _Run:
             if not fresh:
                 folder.claim(record)
             rows = folder.rows()
-            pending = {key for key in keys if key not in rows or _again(rows[key])}
+            pending = {key for key in keys if key not in rows or worth_retrying(rows[key])}
             self.listener.started(len(keys), len(keys) - len(pending))
             stopped: AdhereError | None = None
             interrupted = False
@@ -276,7 +195,9 @@ class _Run:
                 if self._stop is not None:
                     return
                 try:
-                    row = await self._row(key, cases[key[0], key[1]], arms[key[3]], model)
+                    row = await answer_row(
+                        self.inputs, key, cases[key[0], key[1]], arms[key[3]], model
+                    )
                     if self._stop is not None and row["outcome"] == Outcome.FAILED:
                         return  # never asked, because the breaker is open
                     folder.put_row(row)
@@ -310,85 +231,6 @@ class _Run:
                 hint="Mend the cause and run the same command again; it goes on from here.",
             )
 
-    async def _row(self, key: Key, case: Case, arm: _Arm, model: Model) -> dict[str, Any]:
-        plan = self.inputs.plan
-        request = Request(
-            messages=case.messages,
-            spec=self.inputs.spec,
-            sampling=plan.sampling.sampling(),
-            prompts=self.inputs.prompts,
-            budget=plan.budget.budget(),
-            draw=key[4],
-            reference=case.reference,
-        )
-        answer, error, outcome, reason = Answer(""), None, Outcome.SCORED, ""
-        try:
-            answer = await arm.method.answer(request, {Role.POLICY: model})
-        except DiskFull:
-            raise
-        except Truncated as caught:
-            outcome, reason = Outcome.TRUNCATED, caught.message
-        except Filtered as caught:
-            outcome, reason = Outcome.FILTERED, caught.message
-        except AdhereError as caught:
-            outcome, reason, error = Outcome.FAILED, caught.message, caught
-        except Exception as caught:
-            outcome, reason = Outcome.FAILED, f"{type(caught).__name__}: {caught}"
-            error = Bug(reason)
-        marks, deciders, reasons = {}, {}, {}
-        if outcome is Outcome.SCORED:
-            if not answer.text.strip():
-                outcome, reason = Outcome.UNSCORED, "the answer is empty"
-            else:
-                verdict = await self.inputs.judge.judge(case, answer, self.inputs.spec, {})
-                if isinstance(verdict, Unscored):
-                    outcome, reason = Outcome.UNSCORED, verdict.reason
-                else:
-                    marks = {k: v.mark.value for k, v in verdict.marks.items()}
-                    deciders = {k: v.decider for k, v in verdict.marks.items()}
-                    reasons = {k: v.reason for k, v in verdict.marks.items()}
-        safety = behavioral = total = None
-        if marks:
-            safety, behavioral, total = self._scorer().row(marks)
-        variant = getattr(arm.method, "variant", None)
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "suite": key[0],
-            "case": key[1],
-            "label": case.label,
-            "model": key[2],
-            "method": key[3],
-            "variant": variant(model.capabilities) if variant else "",
-            "oracle": bool(getattr(arm.method, "oracle", False)),
-            "repeat": key[4],
-            "messages": [m.to_dict() for m in case.messages],
-            "prompt": case.prompt,
-            "text": answer.text,
-            "thought": answer.thought,
-            "steps": [step.to_dict() for step in answer.steps],
-            "outcome": outcome.value,
-            "reason": reason,
-            "error": None if error is None else _error_facts(error),
-            "finish_reason": answer.finish_reason,
-            "cut": answer.finish_reason == "length",
-            "refused": looks_like_refusal(answer.text),
-            "empty": outcome is not Outcome.FAILED and not answer.text.strip(),
-            "marks": marks,
-            "deciders": deciders,
-            "mark_reasons": reasons,
-            "score": total,
-            "safety": safety,
-            "behavioral": behavioral,
-            "usage": {role: used.to_dict() for role, used in answer.usage.items()},
-            "paper_usage": {role: used.to_dict() for role, used in answer.paper_usage.items()},
-            "facts": dict(answer.facts),
-            "seconds": round(sum(used.seconds for used in answer.usage.values()), 3),
-        }
-
-    def _scorer(self) -> Scorer:
-        plan = self.inputs.plan
-        return Scorer(self.inputs.spec, plan.alpha, plan.na_policy, plan.sampling.seed)
-
     # ------------------------------------------------------------ the end
 
     async def _finish(
@@ -405,7 +247,7 @@ class _Run:
         summary = summarise(
             rows=rows,
             spec=inputs.spec,
-            scorer=self._scorer(),
+            scorer=inputs.scorer(),
             judge=inputs.judge.identity,
             baseline=inputs.baseline,
             controls=controls,
@@ -447,19 +289,3 @@ def _orders(record: Mapping[str, Any]) -> str:
         if "order" in config
     }
     return ", ".join(sorted(str(o) for o in orders)) or "none"
-
-
-def _again(row: Mapping[str, Any]) -> bool:
-    """Whether another try could end otherwise: the server or machine failed, not the row."""
-    return bool(row["outcome"] == Outcome.FAILED and row["error"]["retry"])
-
-
-def _error_facts(error: AdhereError) -> dict[str, Any]:
-    from adhere.errors import BadInput, ContextTooLong
-
-    return {
-        "kind": error.kind,
-        "message": error.message,
-        "fatal": error.fatal,
-        "retry": not isinstance(error, ContextTooLong | BadInput),
-    }

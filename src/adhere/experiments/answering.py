@@ -1,0 +1,119 @@
+"""One row: answer a case with a method, judge the answer, and keep what went wrong as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from adhere.chat import Answer, Case, Model, Outcome, Role, Unscored
+from adhere.errors import (
+    AdhereError,
+    BadInput,
+    Bug,
+    ContextTooLong,
+    DiskFull,
+    Filtered,
+    Truncated,
+)
+from adhere.experiments.inputs import Arm, Inputs
+from adhere.methods.base import Request
+from adhere.records import SCHEMA_VERSION
+from adhere.records.run_folder import Key
+from adhere.spec import looks_like_refusal
+
+
+async def answer_row(
+    inputs: Inputs, key: Key, case: Case, arm: Arm, model: Model
+) -> dict[str, Any]:
+    """Answer and judge one case; whatever goes wrong with it is part of the row.
+
+    Raises DiskFull only: without a journal there is no row.
+    """
+    plan = inputs.plan
+    request = Request(
+        messages=case.messages,
+        spec=inputs.spec,
+        sampling=plan.sampling.sampling(),
+        prompts=inputs.prompts,
+        budget=plan.budget.budget(),
+        draw=key[4],
+        reference=case.reference,
+    )
+    answer, error, outcome, reason = Answer(""), None, Outcome.SCORED, ""
+    try:
+        answer = await arm.method.answer(request, {Role.POLICY: model})
+    except DiskFull:
+        raise
+    except Truncated as caught:
+        outcome, reason = Outcome.TRUNCATED, caught.message
+    except Filtered as caught:
+        outcome, reason = Outcome.FILTERED, caught.message
+    except AdhereError as caught:
+        outcome, reason, error = Outcome.FAILED, caught.message, caught
+    except Exception as caught:
+        outcome, reason = Outcome.FAILED, f"{type(caught).__name__}: {caught}"
+        error = Bug(reason)
+    marks, deciders, reasons = {}, {}, {}
+    if outcome is Outcome.SCORED:
+        if not answer.text.strip():
+            outcome, reason = Outcome.UNSCORED, "the answer is empty"
+        else:
+            verdict = await inputs.judge.judge(case, answer, inputs.spec, {})
+            if isinstance(verdict, Unscored):
+                outcome, reason = Outcome.UNSCORED, verdict.reason
+            else:
+                marks = {k: v.mark.value for k, v in verdict.marks.items()}
+                deciders = {k: v.decider for k, v in verdict.marks.items()}
+                reasons = {k: v.reason for k, v in verdict.marks.items()}
+    safety = behavioral = total = None
+    if marks:
+        safety, behavioral, total = inputs.scorer().row(marks)
+    variant = getattr(arm.method, "variant", None)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite": key[0],
+        "case": key[1],
+        "label": case.label,
+        "model": key[2],
+        "method": key[3],
+        "variant": variant(model.capabilities) if variant else "",
+        "oracle": bool(getattr(arm.method, "oracle", False)),
+        "repeat": key[4],
+        "messages": [m.to_dict() for m in case.messages],
+        "prompt": case.prompt,
+        "text": answer.text,
+        "thought": answer.thought,
+        "steps": [step.to_dict() for step in answer.steps],
+        "outcome": outcome.value,
+        "reason": reason,
+        "error": None if error is None else error_facts(error),
+        "finish_reason": answer.finish_reason,
+        "cut": answer.finish_reason == "length",
+        "refused": looks_like_refusal(answer.text),
+        "empty": outcome is not Outcome.FAILED and not answer.text.strip(),
+        "marks": marks,
+        "deciders": deciders,
+        "mark_reasons": reasons,
+        "score": total,
+        "safety": safety,
+        "behavioral": behavioral,
+        "usage": {role: used.to_dict() for role, used in answer.usage.items()},
+        "paper_usage": {role: used.to_dict() for role, used in answer.paper_usage.items()},
+        "facts": dict(answer.facts),
+        "seconds": round(sum(used.seconds for used in answer.usage.values()), 3),
+    }
+
+
+def worth_retrying(row: Mapping[str, Any]) -> bool:
+    """Whether another try could end otherwise: the server or machine failed, not the row."""
+    return bool(row["outcome"] == Outcome.FAILED and row["error"]["retry"])
+
+
+def error_facts(error: AdhereError) -> dict[str, Any]:
+    """An error as a row keeps it."""
+    return {
+        "kind": error.kind,
+        "message": error.message,
+        "fatal": error.fatal,
+        "retry": not isinstance(error, ContextTooLong | BadInput),
+    }

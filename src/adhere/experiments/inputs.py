@@ -1,0 +1,95 @@
+"""Everything an experiment needs, read and checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from adhere.errors import BadInput
+from adhere.experiments.plan import Plan
+from adhere.experiments.summary import Scorer
+from adhere.judging import CheckJudge, Judge
+from adhere.methods import Method, load_method
+from adhere.methods.prompting import Prompts
+from adhere.records.run_folder import Key
+from adhere.spec import Specification, load_spec
+from adhere.suites import Suite, load_prompts
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One method of the plan under its label; `config` is what identity compares."""
+
+    label: str
+    method: Method
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Plan, spec, suites, methods, prompts and judge of an experiment."""
+
+    plan: Plan
+    spec: Specification
+    suites: list[Suite]
+    arms: list[Arm]
+    prompts: Prompts
+    judge: Judge
+    baseline: str
+
+    def keys(self) -> list[Key]:
+        """All row keys of the plan, in the order of the results file."""
+        return [
+            (suite.name, case.id, model.label, arm.label, repeat)
+            for suite in self.suites
+            for model in self.plan.models
+            for case in suite.cases
+            for arm in self.arms
+            for repeat in range(self.plan.repeats)
+        ]
+
+    def scorer(self) -> Scorer:
+        """Scores marks as the plan says."""
+        plan = self.plan
+        return Scorer(self.spec, plan.alpha, plan.na_policy, plan.sampling.seed)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides samples and marks; models add theirs when they are connected."""
+        return {
+            "spec": self.spec.digest,
+            "judge": self.judge.identity,
+            "templates": self.prompts.digest,
+            "sampling": self.plan.sampling.model_dump(mode="json", exclude_none=True),
+            "budget": self.plan.budget.model_dump(mode="json", exclude_none=True),
+            "suites": {suite.name: suite.digest for suite in self.suites},
+            "methods": {arm.label: arm.config for arm in self.arms},
+            "models": {},
+        }
+
+
+def read_inputs(plan: Plan) -> Inputs:
+    """Read spec, prompts, methods and templates. Raises BadInput before anything is written."""
+    spec = load_spec(plan.spec)
+    arms = []
+    for item in plan.methods:
+        method = load_method(item.method, item.options)
+        config = {"method": item.method, **method.config.model_dump(mode="json")}  # type: ignore[attr-defined]
+        arms.append(Arm(item.label, method, config))
+    labels = [arm.label for arm in arms]
+    judge = CheckJudge()
+    undecided = judge.undecided(spec)
+    if len(undecided) == len(spec.rules):
+        raise BadInput(
+            f"{plan.spec}: no rule has a check, so nothing can be decided",
+            hint="Add a `check:` line under the rules that code can decide; see docs/checks.md, "
+            f"or run `adhere spec check {plan.spec}`.",
+        )
+    return Inputs(
+        plan=plan,
+        spec=spec,
+        suites=[load_prompts(path) for path in plan.prompts],
+        arms=arms,
+        prompts=Prompts(plan.prompts_dir),
+        judge=judge,
+        baseline=plan.baseline or ("vanilla" if "vanilla" in labels else labels[0]),
+    )
