@@ -8,7 +8,6 @@ from typing import Any
 from adhere.chat import Answer, Case, Model, Outcome, Role, Unscored
 from adhere.errors import (
     AdhereError,
-    BadInput,
     Bug,
     ContextTooLong,
     DiskFull,
@@ -53,6 +52,10 @@ async def answer_row(
     except Exception as caught:
         outcome, reason = Outcome.FAILED, f"{type(caught).__name__}: {caught}"
         error = Bug(reason)
+    if outcome is not Outcome.SCORED and request.trace:
+        # No answer came of it, but it had its price and its steps.
+        calls = request.trace[-1]
+        answer = calls.answer("", finish_reason="")
     marks, deciders, reasons = {}, {}, {}
     if outcome is Outcome.SCORED:
         if not answer.text.strip():
@@ -115,5 +118,5 @@ def error_facts(error: AdhereError) -> dict[str, Any]:
         "kind": error.kind,
         "message": error.message,
         "fatal": error.fatal,
-        "retry": not isinstance(error, ContextTooLong | BadInput),
+        "retry": not isinstance(error, ContextTooLong),
     }

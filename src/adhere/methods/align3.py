@@ -22,7 +22,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from adhere.chat import Answer, Capability, Message, Models, Role, assistant, user
+from adhere.chat import Answer, Capability, Completion, Message, Models, Role, assistant, user
+from adhere.errors import BadInput, Truncated
 from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
 from adhere.methods.prompting import compose
 from adhere.models.thinking import CLOSE, OPEN, plain_thought, split_thought
@@ -80,7 +81,7 @@ class Align3:
         """Stage and text of each turn; a stage about a kind the spec has no rule of is left out."""
         spec = request.spec
         rules = {"behavioral": spec.behavioral, "safety": spec.safety, "audit": spec.rules}
-        return [
+        turns = [
             (
                 stage,
                 request.prompts.render(
@@ -90,6 +91,9 @@ class Align3:
             for stage in self.config.stages
             if rules[stage]
         ]
+        if not turns:
+            raise BadInput("align3: the spec has no rule for any of the stages")
+        return turns
 
     async def _prefilled(self, calls: Calls, asked: list[Message], *, forced: bool) -> Answer:
         sampling = calls.request.sampling
@@ -98,7 +102,7 @@ class Align3:
             thinking = thinking.but(max_tokens=self.config.think_tokens)
         turns = self._turns(calls.request)
         prefill = OPEN + "\n"
-        cut_stages = 0
+        cut_stages, closed = 0, True
         for number, (stage, turn) in enumerate(turns, 1):
             prefill = prefill + turn if number == 1 else f"{prefill}\n\n{turn}"
             last = number == len(turns)
@@ -108,7 +112,8 @@ class Align3:
                 asked, thinking, step=stage, prefill=prefill, paper_prompt=number == 1
             )
             # A server that ignores the stop must not smuggle an answer into the thought.
-            prefill += got.text.split(CLOSE)[0].rstrip()
+            # A server with a reasoning parser hands the thought over apart from the text.
+            prefill += (got.text or got.reasoning).split(CLOSE)[0].rstrip()
             cut_stages += got.cut
         if forced:
             prefill += f"\n{CLOSE}\n\n"
@@ -119,8 +124,7 @@ class Align3:
             [got] = await calls.sample(
                 asked, step=turns[-1][0], prefill=prefill, paper_prompt=len(turns) == 1
             )
-            # The continuation starts inside the thought, so the limit may end it there too.
-            text, thought = _close(prefill, got.text, got.cut)
+            text, thought, closed = _close(prefill, got)
         return calls.answer(
             text,
             thought=thought,
@@ -129,6 +133,7 @@ class Align3:
                 "stages": [stage for stage, _ in turns],
                 "close": "forced" if forced else "model",
                 "emulated": False,
+                "closed": closed,
                 "cut_stages": cut_stages,
             },
         )
@@ -166,17 +171,17 @@ def _ask(talk: list[Message], turn: str) -> list[Message]:
     return [*talk, user(turn)]
 
 
-def _close(prefill: str, text: str, cut: bool) -> tuple[str, str]:
-    """Answer and thought of the published last stage.
+def _close(prefill: str, got: Completion) -> tuple[str, str, bool]:
+    """Answer, thought, and whether the model closed the thought, of the published last stage.
 
-    A continuation that never closes the thought is, by the published rule, all answer. One that
-    the token limit cut inside the thought is no answer at all.
+    A continuation that never closes the thought is, by the published rule, all answer; the row
+    says so. One that the token limit cut inside the thought is no answer at all.
     """
-    from adhere.errors import Truncated
-
-    split = split_thought(text)
-    if not split.closed:
-        if cut:
-            raise Truncated("the token limit ended the thought before an answer began")
-        return text, plain_thought(prefill)
-    return split.answer, plain_thought(prefill + split.thought)
+    split = split_thought(got.text)
+    if split.closed:
+        return split.answer, plain_thought(prefill + split.thought), True
+    if got.reasoning and got.text:
+        return got.text, plain_thought(prefill + got.reasoning), True
+    if got.cut or got.reasoning:
+        raise Truncated("the token limit ended the thought before an answer began")
+    return got.text, plain_thought(prefill), False

@@ -40,11 +40,16 @@ class MethodConfig(BaseModel):
 
 
 NO_LIMITS = Budget()
+DRAWS_PER_REPEAT = 1024  # the most candidates that a method may draw
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a method answers. `draw` is the repeat: its draws do not overlap another repeat's."""
+    """What a method answers. `draw` is the repeat: its draws do not overlap another repeat's.
+
+    `trace` receives the calls as they begin, so that their cost is known also when no answer
+    comes of them.
+    """
 
     messages: tuple[Message, ...]
     spec: Specification
@@ -53,6 +58,12 @@ class Request:
     budget: Budget = NO_LIMITS
     draw: int = 0
     reference: str | None = None
+    trace: list[Calls] = field(default_factory=list, compare=False, repr=False)
+
+    @property
+    def first_draw(self) -> int:
+        """The first draw of this repeat. All methods start there, so they share draws."""
+        return self.draw * DRAWS_PER_REPEAT
 
     @property
     def question(self) -> str:
@@ -121,6 +132,10 @@ class Calls:
     paper: dict[str, Usage] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        """Be found by whoever made the request."""
+        self.request.trace.append(self)
+
     def model(self, role: Role = Role.POLICY) -> Model:
         """The model of a role. Raises BadInput when the run has none."""
         if role not in self.models:
@@ -149,7 +164,7 @@ class Calls:
             messages,
             sampling,
             n=n,
-            first_draw=self.request.draw * n if first_draw is None else first_draw,
+            first_draw=self.request.first_draw if first_draw is None else first_draw,
             prefill=prefill,
             on_delta=(lambda text: self.emit(Delta(text))) if watched and n == 1 else None,
         )
@@ -170,6 +185,14 @@ class Calls:
         if not paper_prompt:
             used = replace(used, prompt_tokens=0, cached_prompt_tokens=0)
         self.paper[role.value] = self.paper.get(role.value, Usage()) + used
+
+    def share(self, n: int) -> Sampling:
+        """The request's sampling for each of `n` calls at once, which share what is left."""
+        sampling, budget = self.request.sampling, self.request.budget
+        if budget.tokens is None:
+            return sampling
+        most = max(1, budget.tokens // n)
+        return sampling.but(max_tokens=min(sampling.max_tokens or most, most))
 
     def _within_budget(self, sampling: Sampling) -> Sampling:
         budget = self.request.budget

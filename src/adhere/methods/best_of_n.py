@@ -8,13 +8,15 @@ vanilla answer and a run that has both pays for it once.
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from adhere.chat import Answer, Capability, Models, Role
-from adhere.errors import Truncated
+from adhere.chat import Answer, Capability, Completion, Message, Models, Role
+from adhere.errors import Filtered, Truncated
 from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
 from adhere.methods.prompting import compose
 from adhere.methods.selecting import by_checks, selecting_rules
@@ -45,37 +47,56 @@ class BestOfN:
         self.config = config or BestOfNConfig()
         self.oracle = self.config.selector == "checks"
 
+    async def _candidate(
+        self, calls: Calls, asked: list[Message], index: int
+    ) -> tuple[Completion, str, str]:
+        [got] = await calls.sample(
+            asked,
+            calls.share(self.config.n),
+            step=f"candidate {index + 1}",
+            first_draw=calls.request.first_draw + index,
+            paper_prompt=index == 0,
+        )
+        return (got, *read_answer(got))
+
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""
         calls = Calls(request, models, emit)
         asked = compose(request.messages, request.spec, request.prompts, self.config.order)
-        drawn = await calls.sample(asked, step="candidate", n=self.config.n)
-        readable: list[tuple[int, str, str]] = []
-        for index, completion in enumerate(drawn):
-            try:
-                text, thought = read_answer(completion)
-            except Truncated:
+        drawn = await asyncio.gather(
+            *(self._candidate(calls, asked, index) for index in range(self.config.n)),
+            return_exceptions=True,
+        )
+        readable: list[tuple[int, Completion, str, str]] = []
+        for index, got in enumerate(drawn):
+            if isinstance(got, BaseException):
+                # A candidate that was withheld or cut inside its thought is out of the race.
+                if not isinstance(got, Truncated | Filtered):
+                    raise got
                 continue
-            readable.append((index, text, thought))
+            readable.append((index, *got))
         if not readable:
-            raise Truncated("no candidate came to an answer within the token limit")
+            raise next(got for got in drawn if isinstance(got, BaseException))
         scores: list[float] = []
         if self.config.selector == "checks":
             rules = selecting_rules(request, self.config.rules)
             # An empty text breaks few rules of form; it never wins against an answer.
             scores = [
                 by_checks(request, text, rules).score if text.strip() else -1.0
-                for _, text, _ in readable
+                for _, _, text, _ in readable
             ]
             best = max(range(len(readable)), key=lambda i: (scores[i], -i))
         else:
-            # Draws are exchangeable, so the last one is a random pick that vanilla did not make.
-            best = len(readable) - 1
-        index, text, thought = readable[best]
+            # Seeded by the prompt, and blind to how long or readable a candidate is.
+            wanted = random.Random(request.question).randrange(self.config.n)  # noqa: S311
+            best = next((i for i, one in enumerate(readable) if one[0] == wanted), -1)
+            if best < 0:
+                raise Truncated("the candidate picked at random came to no answer")
+        index, completion, text, thought = readable[best]
         return calls.answer(
             text,
             thought=thought,
-            finish_reason=drawn[index].finish_reason,
+            finish_reason=completion.finish_reason,
             facts={
                 "candidates": len(drawn),
                 "picked": index,

@@ -13,6 +13,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from adhere.chat import Answer, Capability, Completion, Models, Role, assistant, user
+from adhere.errors import ContextTooLong, Filtered, Truncated
 from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
 from adhere.methods.prompting import compose
 from adhere.methods.selecting import Checked, by_checks, selecting_rules
@@ -48,6 +49,7 @@ class Repair:
         [got] = await calls.sample(asked, step="answer")
         best = _Candidate(got, *read_answer(got), by_checks(request, read_answer(got)[0], rules))
         scores = [best.checked.score]
+        ended = ""
         for number in range(1, self.config.rounds + 1):
             if not best.checked.failures:
                 break
@@ -58,10 +60,14 @@ class Repair:
                     for f in best.checked.failures
                 ],
             )
-            [got] = await calls.sample(
-                [*asked, assistant(best.text), user(fix)], step=f"repair {number}"
-            )
-            text, thought = read_answer(got)
+            try:
+                [got] = await calls.sample(
+                    [*asked, assistant(best.text), user(fix)], step=f"repair {number}"
+                )
+                text, thought = read_answer(got)
+            except (Truncated, Filtered, ContextTooLong) as error:
+                ended = error.kind  # what there is stays the answer
+                break
             new = _Candidate(got, text, thought, by_checks(request, text, rules))
             scores.append(new.checked.score)
             # An empty text breaks few rules of form; it is never better than an answer.
@@ -71,7 +77,12 @@ class Repair:
             best.text,
             thought=best.thought,
             finish_reason=best.completion.finish_reason,
-            facts={"scores": scores, "rounds": len(scores) - 1, "selector": "checks (oracle)"},
+            facts={
+                "scores": scores,
+                "rounds": len(scores) - 1,
+                "ended_by": ended,
+                "selector": "checks (oracle)",
+            },
         )
 
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adhere.chat import Capability
+from adhere.chat import Capability, digest
 from adhere.errors import BadInput, CallError
 from adhere.models.http import Endpoint, check_base_url
 from adhere.models.limiter import Limiter
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DEFAULT_KEY_VARIABLE = "OPENAI_API_KEY"
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 DEFAULT_CONTEXT = 4096
+# Where the key of OPENAI_API_KEY goes unasked. Any other host gets a key only by --api-key-env:
+# a configuration file from somebody else must not be able to send it away.
+_DEFAULT_KEY_HOSTS = ("api.openai.com", "127.0.0.1", "localhost", "::1")
 
 Note = Callable[[str], None]
 
@@ -82,14 +85,15 @@ def _key(config: ModelConfig) -> str | None:
     url = check_base_url(config.base_url or DEFAULT_BASE_URL)
     variable = config.api_key_env or DEFAULT_KEY_VARIABLE
     key = os.environ.get(variable, "").strip()
-    if key:
+    host = urlsplit(url).hostname
+    if key and (config.api_key_env or host in _DEFAULT_KEY_HOSTS):
         return key
     if config.api_key_env:
         raise BadInput(
             f"--api-key-env: the environment variable {variable} is not set",
             hint=f"Set it to the server's key: export {variable}=...",
         )
-    if urlsplit(url).hostname == urlsplit(DEFAULT_BASE_URL).hostname:
+    if host == urlsplit(DEFAULT_BASE_URL).hostname:
         raise BadInput(
             f"{config.model}: needs the environment variable {variable}",
             hint=f"export {variable}=..., or give your own server's --base-url.",
@@ -128,6 +132,7 @@ async def _openai(
             template=template,
             capabilities=frozenset(found),
             extra_body=config.extra_body,
+            marks=_marks(config),
         )
     finally:
         await endpoint.close()
@@ -142,8 +147,10 @@ async def _prefill_route(
     if config.chat_template is not None:
         template = ChatTemplate.read(config.chat_template)
         return "completions", template.renderer, template.digest
-    if config.prefill in ("auto", "completions") and await serves_template(model.endpoint):
-        return "completions", server_renderer(model.endpoint), ""
+    if config.prefill in ("auto", "completions"):
+        template_digest = await served_template(model.endpoint)
+        if template_digest:
+            return "completions", server_renderer(model.endpoint), template_digest
     if config.prefill == "completions":
         raise BadInput(
             f"{config.label}: prefill by `completions` needs the model's chat template",
@@ -166,17 +173,25 @@ def server_renderer(endpoint: Endpoint) -> RenderPrompt:
     return render
 
 
-async def serves_template(endpoint: Endpoint) -> bool:
-    """Whether the server renders prompts for us."""
+async def served_template(endpoint: Endpoint) -> str:
+    """The digest of how the server renders a conversation; empty when it does not render."""
+    talk = [{"role": r, "content": "x"} for r in ("system", "user", "assistant", "user")]
     try:
         data = await endpoint.post(
-            f"{endpoint.root}/apply-template",
-            {"messages": [{"role": "user", "content": "x"}]},
-            timeout=15,
+            f"{endpoint.root}/apply-template", {"messages": talk}, timeout=15
         )
     except (CallError, BadInput):
-        return False
-    return isinstance(data, dict) and isinstance(data.get("prompt"), str)
+        return ""
+    prompt = data.get("prompt") if isinstance(data, dict) else None
+    return digest(prompt) if isinstance(prompt, str) else ""
+
+
+def _marks(config: ModelConfig) -> dict[str, str]:
+    """What tells a model from another of the same name: the user's own label and claims."""
+    marks = {"name": config.name} if config.name else {}
+    if config.thinks is not None:
+        marks["thinks"] = str(config.thinks).lower()
+    return marks
 
 
 def _pool(limiter: Limiter) -> int:
@@ -223,6 +238,7 @@ async def _local(
                 weights=server.weights.sha256,
                 capabilities=frozenset(found),
                 extra_body=config.extra_body,
+                marks={**_marks(config), "context": str(server.context)},
             )
         finally:
             await endpoint.close()

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 
@@ -45,7 +45,16 @@ _CONTEXT_WORDS = (
 
 def check_base_url(url: str) -> str:
     """The URL without a trailing slash. Raises BadInput when it is no http(s) URL."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        port_ok = parts.port is None or parts.port > 0
+    except ValueError:
+        raise BadInput(f"--base-url: {url!r} is no URL") from None
+    if not port_ok or parts.query or parts.fragment:
+        raise BadInput(
+            f"--base-url: {urlunsplit((*parts[:3], '', ''))!r} with a query, fragment or port 0; "
+            "expected the plain root of an API"
+        )
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise BadInput(
             f"--base-url: found {url!r}; expected something like http://127.0.0.1:8000/v1",
@@ -140,7 +149,7 @@ class Endpoint:
         try:
             return json.loads(raw)
         except ValueError:
-            start = raw[:80].decode("utf-8", "replace").strip()
+            start = self.clean(raw[:200].decode("utf-8", "replace"))[:80]
             what = "HTML" if "html" in content_type or start[:1] == "<" else "no JSON"
             raise Garbage(
                 f"{self.base_url}: the reply is {what}: {start!r}",
@@ -165,7 +174,7 @@ class Endpoint:
                         return
                     data = self._parse(event.encode(), "")
                     if isinstance(data, dict) and "error" in data:
-                        raise Overloaded(f"{self.base_url}: {self._clean(str(data['error']))}")
+                        raise Overloaded(f"{self.base_url}: {self.clean(str(data['error']))}")
                     yield data
         except TimeoutError:
             raise Timeout(f"{self.base_url}: the stream stood still too long") from None
@@ -175,7 +184,8 @@ class Endpoint:
             raise Garbage(f"{self.base_url}: a broken event stream ({error})") from None
         raise Garbage(f"{self.base_url}: the stream ended before it was done")
 
-    def _clean(self, text: str) -> str:
+    def clean(self, text: str) -> str:
+        """A server's words as they may stand in a message: short, on one line, without the key."""
         if self._key:
             text = text.replace(self._key, "[key]")
         return " ".join(text.split())[:400]
@@ -183,7 +193,7 @@ class Endpoint:
     def _connection_error(self, error: aiohttp.ClientError) -> CallError:
         if isinstance(error, aiohttp.ClientConnectorError):
             return Overloaded(
-                f"{self.base_url}: no connection ({self._clean(str(error.os_error))})",
+                f"{self.base_url}: no connection ({self.clean(str(error.os_error))})",
                 hint="Is the server running, and is --base-url right?",
             )
         return Overloaded(f"{self.base_url}: the connection broke ({type(error).__name__})")
@@ -224,13 +234,13 @@ class Endpoint:
         try:
             data = json.loads(raw)
         except ValueError:
-            return self._clean(raw[:200].decode("utf-8", "replace"))
+            return self.clean(raw[:200].decode("utf-8", "replace"))
         error = data.get("error", data) if isinstance(data, dict) else data
         if isinstance(error, dict):
             code = error.get("code")
             text = str(error.get("message") or error)
-            return self._clean(f"{text} ({code})" if isinstance(code, str) else text)
-        return self._clean(str(error))
+            return self.clean(f"{text} ({code})" if isinstance(code, str) else text)
+        return self.clean(str(error))
 
 
 def _retry_after(value: str | None) -> float | None:

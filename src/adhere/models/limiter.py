@@ -76,7 +76,7 @@ class Limiter:
             self._in_flight += 1
         try:
             while self._fatal is None and (pause := self._paused_until - time.monotonic()) > 0:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(min(pause, 0.5))
             yield
         finally:
             # No await may stand between here and the decrement: a cancel would leak the slot.
@@ -136,7 +136,8 @@ class Limiter:
                 attempt += 1
                 if error.fatal:
                     self.stop(error)
-                if not error.retryable or attempt >= self.retry.attempts:
+                # When the limiter was stopped, waiting for another try would wait for nothing.
+                if self._fatal is not None or not error.retryable or attempt >= self.retry.attempts:
                     raise
                 self.retried += 1
                 await asyncio.sleep(wait)

@@ -55,8 +55,12 @@ class OpenAICompatible:
         template: str = "",
         capabilities: frozenset[Capability] = frozenset({Capability.CHAT}),
         extra_body: Mapping[str, Any] | None = None,
+        marks: Mapping[str, str] | None = None,
     ) -> None:
-        """`render` turns messages into prompt text; the `completions` route needs it."""
+        """`render` turns messages into prompt text; the `completions` route needs it.
+
+        `marks` are further facts that tell this model from another one of the same name.
+        """
         self.name = name
         self.endpoint = endpoint
         self.limiter = limiter
@@ -67,6 +71,7 @@ class OpenAICompatible:
         self.template = template
         self._capabilities = capabilities
         self.extra_body = dict(extra_body or {})
+        self.marks = dict(marks or {})
         self._rendered: dict[str, str] = {}
 
     @property
@@ -79,6 +84,9 @@ class OpenAICompatible:
             parts.append(f"template={self.template[:16]}")
         if self.route != "none":
             parts.append(f"prefill={self.route}")
+        if self.extra_body:
+            parts.append(f"extra_body={digest(self.extra_body)[:16]}")
+        parts += [f"{key}={value}" for key, value in sorted(self.marks.items())]
         return " ".join(parts)
 
     @property
@@ -195,12 +203,13 @@ class OpenAICompatible:
             cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             raise Garbage(
-                f"{self.endpoint.base_url}: the reply is no chat completion: {str(data)[:120]!r}",
+                f"{self.endpoint.base_url}: the reply is no chat completion: "
+                f"{self.endpoint.clean(str(data))[:120]!r}",
                 hint="Is --base-url the root of an OpenAI-compatible API?",
             ) from None
         text = text or ""
         if not isinstance(text, str):
-            raise Garbage(f"{self.endpoint.base_url}: the content is no text: {text!r:.120}")
+            raise Garbage(f"{self.endpoint.base_url}: the content is no text")
         if finish == "content_filter":
             raise Filtered(f"{self.name}: the server's content filter withheld the answer")
         if prefill and text.startswith(prefill):

@@ -1,7 +1,8 @@
 """The durable record: journal of draws, run folder, rows."""
 
+from adhere.records.database import SCHEMA_VERSION
 from adhere.records.journal import DrawStore, Journal, draw_key
-from adhere.records.run_folder import SCHEMA_VERSION, RunFolder, read_run_record, row_key
+from adhere.records.run_folder import RunFolder, read_run_record, row_key
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from adhere.errors import BadInput, DiskFull
 
+SCHEMA_VERSION = 1
+
 _FULL = ("full", "disk i/o error")
 
 
@@ -38,5 +40,14 @@ def open_database(path: Path | str, schema: str) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version not in (0, SCHEMA_VERSION):
+            db.close()
+            raise BadInput(
+                f"{path}: was written by another version of adhere (schema {version}, "
+                f"this is {SCHEMA_VERSION})",
+                hint="Choose another folder with --out.",
+            )
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         db.executescript(schema)
         return db

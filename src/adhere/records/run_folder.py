@@ -24,10 +24,8 @@ from filelock import FileLock
 from filelock import Timeout as LockTaken
 
 from adhere.errors import BadInput, disk_error
-from adhere.records.database import open_database, writing
+from adhere.records.database import SCHEMA_VERSION, open_database, writing
 from adhere.records.journal import DrawStore
-
-SCHEMA_VERSION = 1
 
 RUN_FILE = "run.yaml"
 JOURNAL_FILE = "journal.sqlite"
@@ -37,6 +35,8 @@ SUMMARY_FILE = "summary.json"
 ROWS_SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID;
 """
+
+GROWING = ("suites", "models", "methods")  # parts of the identity to which a run may add
 
 Key = tuple[str, str, str, str, int]  # suite, case, model, method, repeat
 
@@ -71,9 +71,12 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         """Make the folder if need be and lock it. Raises BadInput, DiskFull."""
         self.path = path
-        existed = path.exists()
         try:
+            existed = path.exists()
+            self._made = _missing(path)
             path.mkdir(parents=True, exist_ok=True)
+        except ValueError:
+            raise BadInput(f"--out: {str(path)!r} is no path") from None
         except (FileExistsError, NotADirectoryError):
             raise BadInput(
                 f"--out: {path} is, or lies under, a regular file; expected a folder",
@@ -128,19 +131,21 @@ class RunFolder:
         self.close()
         for name in _OWN:
             (self.path / name).unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        for folder in self._made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
 
     # ------------------------------------------------------------ identity
 
-    def claim(self, record: Mapping[str, Any]) -> None:
-        """Check a run's identity against the folder's and write run.yaml.
+    def check(self, identity: Mapping[str, Any]) -> dict[str, Any]:
+        """Check a run's identity against the folder's; return both merged. Writes nothing.
 
-        `record["identity"]` maps field to value. Plain values must be equal; mappings (suites,
-        models, methods) must agree where both have a name, and grow by what is new. Raises
-        BadInput that names every field that differs.
+        `identity` maps field to value. All must be equal, except that suites, models and methods
+        must agree where both have a name, and grow by what is new. Raises BadInput that names
+        every field that differs.
         """
-        identity = dict(record["identity"])
+        identity = dict(identity)
         old = self.read_record()
         if old is not None:
             if old.get("schema_version") != SCHEMA_VERSION:
@@ -156,12 +161,18 @@ class RunFolder:
                     hint="Choose another folder with --out to run the new configuration, "
                     "or restore the old one to go on.",
                 )
-            for field, value in identity.items():
-                if isinstance(value, dict):
-                    identity[field] = {**before.get(field, {}), **value}
+            for field in GROWING:
+                identity[field] = {**before.get(field, {}), **identity.get(field, {})}
+        return identity
+
+    def claim(self, record: Mapping[str, Any]) -> None:
+        """Check a run's identity as `check` does, and write run.yaml."""
+        identity = self.check(record["identity"])
+        old = self.read_record()
         whole = {"schema_version": SCHEMA_VERSION, **record, "identity": identity}
         if old is not None:
             whole["created"] = old.get("created", whole.get("created"))
+            whole["models"] = {**old.get("models", {}), **record.get("models", {})}
         if whole != old:
             write_atomic(self.path / RUN_FILE, yaml.safe_dump(whole, sort_keys=False))
 
@@ -229,6 +240,11 @@ def read_run_record(path: Path) -> dict[str, Any] | None:
     return data
 
 
+def _missing(path: Path) -> list[Path]:
+    """The folders that making this one will make, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
+
+
 # What a new folder holds before its first record; a start that was killed there may be repeated.
 _OWN = (".lock", JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm", f".{RUN_FILE}.tmp")
 
@@ -240,7 +256,7 @@ def _foreign(path: Path) -> bool:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for field, value in now.items():
         old = before.get(field)
-        if isinstance(value, dict) and isinstance(old, dict):
+        if field in GROWING and isinstance(value, dict) and isinstance(old, dict):
             for name in value.keys() & old.keys():
                 if value[name] != old[name]:
                     yield f"{field}.{name}: the run has {old[name]!r}, this is {value[name]!r}"

@@ -26,25 +26,29 @@ def load_prompts(path: str | Path) -> Suite:
     path = Path(path)
     cases: list[Case] = []
     lines: dict[str, int] = {}
+    prompts: dict[str, int] = {}
     for number, raw in _lines(path):
         if not raw.strip():
             continue
         case = _case(path, number, raw)
         if case.id in lines:
-            if _given_id(raw):
-                raise BadInput.at(
-                    path,
-                    number,
-                    f"the id {case.id!r}, which line {lines[case.id]} has too",
-                    "an id once",
-                )
-            # The same prompt twice is a repeat the user wants; it gets an id of its own.
-            again = 2
-            while f"{case.id}-{again}" in lines:
-                again += 1
-            case = Case(
-                f"{case.id}-{again}", case.messages, case.label, case.reference, case.judged_prompt
+            raise BadInput.at(
+                path,
+                number,
+                f"the id {case.id!r}, which line {lines[case.id]} has too",
+                "an id once",
             )
+        asked = digest([m.to_dict() for m in case.messages])
+        if asked in prompts:
+            # Two copies would share their draws: one answer, counted as two.
+            raise BadInput.at(
+                path,
+                number,
+                f"the same prompt as in line {prompts[asked]}",
+                "each prompt once",
+                hint="For several answers to each prompt use --repeats.",
+            )
+        prompts[asked] = number
         lines[case.id] = number
         cases.append(case)
     if not cases:
@@ -76,10 +80,6 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise BadInput(
             f"{path}: cannot be read ({error.strerror})", hint="Give a JSONL file with --prompts."
         ) from None
-
-
-def _given_id(raw: str) -> bool:
-    return "id" in json.loads(raw)
 
 
 def _case(path: Path, number: int, raw: str) -> Case:
