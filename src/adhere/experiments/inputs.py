@@ -35,7 +35,6 @@ class Inputs:
     arms: list[Arm]
     prompts: Prompts
     judge: Judge
-    baseline: str
 
     def keys(self) -> list[Key]:
         """All row keys of the plan, in the order of the results file."""
@@ -59,8 +58,8 @@ class Inputs:
             "spec": self.spec.digest,
             "judge": self.judge.identity,
             "templates": self.prompts.digest,
-            "sampling": self.plan.sampling.model_dump(mode="json", exclude_none=True),
-            "budget": self.plan.budget.model_dump(mode="json", exclude_none=True),
+            "sampling": self.plan.sampling.model_dump(mode="json"),
+            "budget": self.plan.budget.model_dump(mode="json"),
             "suites": {suite.name: suite.digest for suite in self.suites},
             "methods": {arm.label: arm.config for arm in self.arms},
             "models": {},
@@ -75,7 +74,6 @@ def read_inputs(plan: Plan) -> Inputs:
         method = load_method(item.method, item.options)
         config = {"method": item.method, **method.config.model_dump(mode="json")}  # type: ignore[attr-defined]
         arms.append(Arm(item.label, method, config))
-    labels = [arm.label for arm in arms]
     judge = CheckJudge()
     undecided = judge.undecided(spec)
     if len(undecided) == len(spec.rules):
@@ -84,12 +82,13 @@ def read_inputs(plan: Plan) -> Inputs:
             hint="Add a `check:` line under the rules that code can decide; see docs/checks.md, "
             f"or run `adhere spec check {plan.spec}`.",
         )
+    prompts = Prompts(plan.prompts_dir)
+    prompts.check_all()
     return Inputs(
         plan=plan,
         spec=spec,
         suites=[load_prompts(path) for path in plan.prompts],
         arms=arms,
-        prompts=Prompts(plan.prompts_dir),
+        prompts=prompts,
         judge=judge,
-        baseline=plan.baseline or ("vanilla" if "vanilla" in labels else labels[0]),
     )

@@ -39,7 +39,8 @@ def means(
     """Mean and interval of several measures of the same cases, resampled together.
 
     `columns` map case id to its values (repeats); all have the same cases. `bounds` are each
-    measure's smallest and largest possible value (default 0 to 1).
+    measure's smallest and largest possible value (default 0 to 1). Without resamples there is no
+    interval.
     """
     bounds = bounds or [(0.0, 1.0)] * len(columns)
     cases = sorted(columns[0]) if columns else []
@@ -56,8 +57,12 @@ def means(
         for values, out in zip(per_case, draws, strict=True):
             out.append(sum(map(values.__getitem__, picked)) / count)
     estimates = []
+    low: float | None
+    high: float | None
     for values, out, (lowest, highest) in zip(per_case, draws, bounds, strict=True):
-        if max(values) - min(values) < 1e-12:
+        if not resamples:
+            low, high = None, None
+        elif max(values) - min(values) < 1e-12:
             low, high = constant_interval(values[0], count, lowest, highest)
         else:
             out.sort()

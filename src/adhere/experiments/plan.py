@@ -182,7 +182,10 @@ def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
     except ValidationError as error:
         raise _explain(error, str(file) if file else "the command line", data) from None
     except TypeError:
-        raise BadInput(f"{file}: found keys that are no text; expected field names") from None
+        raise BadInput(
+            f"{file or 'the command line'}: found a value of the wrong form; expected fields as "
+            "`adhere init` writes them"
+        ) from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

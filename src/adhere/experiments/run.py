@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from adhere.chat import Model, Outcome
+from adhere.chat import Model, Outcome, Role
 from adhere.errors import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
     AdhereError,
+    BadInput,
     DiskFull,
     Overloaded,
     Stopped,
@@ -98,9 +99,7 @@ class _Run:
         with folder:
             keys = self.inputs.keys()
             record = self._record()
-            fresh = folder.read_record() is None
-            if not fresh:
-                folder.claim(record)
+            folder.check(record["identity"])
             rows = folder.rows()
             pending = {key for key in keys if key not in rows or worth_retrying(rows[key])}
             self.listener.started(len(keys), len(keys) - len(pending))
@@ -112,6 +111,8 @@ class _Run:
                 except AdhereError as error:
                     if folder.read_record() is None:
                         folder.discard()
+                        raise
+                    if isinstance(error, BadInput):
                         raise
                     stopped = error
                 except asyncio.CancelledError:
@@ -141,7 +142,10 @@ class _Run:
         plan = self.inputs.plan
         if stopped is not None:
             return RunResult(plan.out, summary, did_nothing, str(stopped), Stopped.exit_code)
-        arms = [r for r in summary["rows"] if r["subset"] == "all" and not r["control"]]
+        mine = {(m.label, a.label) for m in plan.models for a in self.inputs.arms}
+        arms = [
+            r for r in summary["rows"] if r["subset"] == "all" and (r["model"], r["method"]) in mine
+        ]
         total = sum(r["n"] for r in arms)
         bad = sum(r["n_failed"] + r["n_unscored"] for r in arms)
         code = EXIT_INCOMPLETE if bad > plan.max_unscored * total else EXIT_DONE
@@ -175,11 +179,35 @@ class _Run:
                     "base_url": model_plan.base_url or "",
                     "capabilities": sorted(c.value for c in model.capabilities),
                 }
+                self._check_needs(model_plan.label, model)
+                self._check_distinct(folder.check(record["identity"])["models"])
                 folder.claim(record)
                 if not begun:
                     folder.start_rows(keys)
                     begun = True
                 await self._rows(folder, Journal(model, folder.draws), limiter, todo)
+
+    def _check_needs(self, label: str, model: Model) -> None:
+        """Refuse methods that need what this run has not, before the first row."""
+        for arm in self.inputs.arms:
+            for role, needed in arm.method.requires.items():
+                if role is not Role.POLICY:
+                    raise BadInput(f"method {arm.label}: needs a model in the role {role.value!r}")
+                if lacking := needed - model.capabilities:
+                    names = ", ".join(sorted(c.value for c in lacking))
+                    raise BadInput(f"method {arm.label}: {label} was found unable to: {names}")
+
+    @staticmethod
+    def _check_distinct(identities: Mapping[str, str]) -> None:
+        """Two models that look the same to the journal would be given each other's answers."""
+        seen: dict[str, str] = {}
+        for label, identity in identities.items():
+            if identity in seen:
+                raise BadInput(
+                    f"models {seen[identity]!r} and {label!r} have the same identity ({identity})",
+                    hint="If they are not the same model, give both a `name` in adhere.yaml.",
+                )
+            seen[identity] = label
 
     async def _rows(
         self, folder: RunFolder, model: Model, limiter: Limiter, todo: Sequence[Key]
@@ -201,7 +229,7 @@ class _Run:
                     if self._stop is not None and row["outcome"] == Outcome.FAILED:
                         return  # never asked, because the breaker is open
                     folder.put_row(row)
-                except DiskFull as error:
+                except AdhereError as error:  # of the journal; a model's is part of the row
                     self._stop = error
                     return
                 self.listener.row(row)
@@ -243,13 +271,22 @@ class _Run:
         for suite in inputs.suites:
             controls.update(await control_rows(suite, inputs.spec, inputs.judge))
         sampling = inputs.plan.sampling
-        found = {row_key(row) for row in rows}
+        arms = record["identity"]["methods"]
+        baseline = inputs.plan.baseline or ("vanilla" if "vanilla" in arms else next(iter(arms)))
+        # Every case of the folder for every arm of the folder, also those of earlier starts.
+        wanted = {row_key(row) for row in rows} | set(keys)
+        expected = {
+            (suite, case, label, arm, repeat)
+            for suite, case, _, _, repeat in wanted
+            for label in {key[2] for key in wanted}
+            for arm in arms
+        }
         summary = summarise(
             rows=rows,
             spec=inputs.spec,
             scorer=inputs.scorer(),
             judge=inputs.judge.identity,
-            baseline=inputs.baseline,
+            baseline=baseline,
             controls=controls,
             settings={
                 **sampling.model_dump(mode="json", exclude_none=True),
@@ -257,7 +294,7 @@ class _Run:
                 "na_policy": inputs.plan.na_policy,
                 "repeats": inputs.plan.repeats,
                 "judge": inputs.judge.identity,
-                "baseline": inputs.baseline,
+                "baseline": baseline,
                 "orders": _orders(record),
                 "confidence": LEVEL,
                 "accounting": "true: every call of a method, as if it ran alone",
@@ -266,7 +303,7 @@ class _Run:
             undecided=inputs.judge.undecided(inputs.spec),
             spent=folder.draws.spent(),
             wall_seconds=wall_seconds,
-            expected=len(found | set(keys)),
+            expected=len(expected),
             name=inputs.plan.out.name,
             created=record["created"],
         )

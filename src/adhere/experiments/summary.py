@@ -12,7 +12,7 @@ from typing import Any
 
 from adhere import __version__
 from adhere.chat import Answer, Mark, Outcome, RuleMark, Unscored, Usage, Verdict
-from adhere.experiments.metrics import Estimate, Values, means, paired_difference
+from adhere.experiments.metrics import NOTHING, Estimate, Values, means, paired_difference
 from adhere.judging import Judge, NaPolicy, score
 from adhere.records import SCHEMA_VERSION
 from adhere.spec import Specification
@@ -32,6 +32,17 @@ class Scorer:
         self.alpha = alpha
         self.na_policy = na_policy
         self.seed = seed
+
+    def unmeasured(self, undecided: Sequence[str]) -> tuple[str, ...]:
+        """Kinds of which the spec has rules, but none that anybody decides in this run.
+
+        Counting them as perfect would be a silent pass, so they have no number, and neither has
+        SAR.
+        """
+        kinds = {"safety": self.spec.safety, "behavioral": self.spec.behavioral}
+        return tuple(
+            kind for kind, rules in kinds.items() if rules and all(r.id in undecided for r in rules)
+        )
 
     def row(self, marks: Mapping[str, str]) -> tuple[float, float, float]:
         """Safety, behavioral score and total of one row's marks."""
@@ -68,6 +79,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The whole summary. `controls` maps (suite, control name) to rows judged like answers."""
     table: list[dict[str, Any]] = []
+    unmeasured = scorer.unmeasured(undecided)
     for suite in dict.fromkeys(row["suite"] for row in rows):
         of_suite = [row for row in rows if row["suite"] == suite]
         labels = {row["label"] for row in of_suite}
@@ -88,6 +100,9 @@ def summarise(
                         scorer, suite, subset, ("", control), of_subset, baseline, None, judge
                     )
                     table.append({**row, "control": True})
+    for row in table:
+        for measure in (*unmeasured, *(("sar", "sar_diff") if unmeasured else ())):
+            row.update(_spread(measure, NOTHING))
     summary = {
         "schema_version": SCHEMA_VERSION,
         "adhere_version": __version__,
@@ -114,12 +129,13 @@ def summarise(
         "settings": dict(settings),
         "models": list(models),
         "undecided_rules": list(undecided),
+        "unmeasured": list(unmeasured),
         "rows": table,
         "rules": _rule_counts(rows),
         "spent": spent.to_dict(),
         "wall_seconds": round(wall_seconds, 1),
     }
-    summary["headline"] = headline(table, baseline)
+    summary["headline"] = headline(table, baseline, unmeasured)
     return summary
 
 
@@ -146,21 +162,22 @@ def _table_row(
 ) -> dict[str, Any]:
     columns = scorer.columns(rows)
     safety, behavioral, sar = means(columns, seed=scorer.seed)
-    difference, paired = Estimate(None, None, None), 0
+    difference, paired, before = NOTHING, 0, None
     if base is not None:
-        difference, paired = paired_difference(
-            columns[2], scorer.columns(base)[2], seed=scorer.seed
-        )
+        others = scorer.columns(base)[2]
+        difference, paired = paired_difference(columns[2], others, seed=scorer.seed)
+        shared = {case: others[case] for case in others if case in columns[2]}
+        before = means([shared], resamples=0)[0].value
     outcomes = [row["outcome"] for row in rows]
     answered = [r for r in rows if r["outcome"] in (Outcome.SCORED, Outcome.UNSCORED)]
-    usage, paper = _mean_usage(answered, "usage"), _mean_usage(answered, "paper_usage")
+    usage, paper = _mean_usage(rows, "usage"), _mean_usage(rows, "paper_usage")
     total, paper_total = _over_roles(usage), _over_roles(paper)
     return {
         "suite": suite,
         "subset": subset,
         "model": arm[0],
         "method": arm[1],
-        "variant": next((r["variant"] for r in rows if r.get("variant")), ""),
+        "variant": _variant(rows),
         "control": False,
         "oracle": any(r.get("oracle") for r in rows),
         "judge": judge,
@@ -168,6 +185,7 @@ def _table_row(
         "na_policy": scorer.na_policy,
         "n": len(rows),
         "n_cases": len({r["case"] for r in rows}),
+        "n_cases_scored": len(columns[2]),
         "n_scored": outcomes.count(Outcome.SCORED),
         "n_unscored": sum(
             outcomes.count(o) for o in (Outcome.UNSCORED, Outcome.TRUNCATED, Outcome.FILTERED)
@@ -181,6 +199,7 @@ def _table_row(
         "baseline": baseline if base is not None else "",
         **_spread("sar_diff", difference),
         "n_paired": paired,
+        "sar_of_baseline_paired": before,
         "share_empty": _share(answered, "empty"),
         "share_refused": _share(answered, "refused"),
         "share_cut": _share(answered, "cut"),
@@ -193,6 +212,16 @@ def _table_row(
     }
 
 
+def _variant(rows: Sequence[Row]) -> str:
+    """Which form of the method ran, and when the model did not do its part of it."""
+    name = next((str(r["variant"]) for r in rows if r.get("variant")), "")
+    unclosed = sum(r.get("facts", {}).get("closed") is False for r in rows)
+    if unclosed:
+        name = f"{name}; " if name else ""
+        name += f"{unclosed} of {len(rows)} thoughts never closed"
+    return name
+
+
 def _spread(name: str, estimate: Estimate) -> dict[str, float | None]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
@@ -202,7 +231,7 @@ def _share(rows: Sequence[Row], flag: str) -> float | None:
 
 
 def _mean_usage(rows: Sequence[Row], field: str) -> dict[str, dict[str, float]]:
-    """Mean per answer, by role."""
+    """Mean per row that called a model, by role; also those that came to no answer."""
     totals: dict[str, Usage] = {}
     answers = [r for r in rows if r.get(field)]
     for row in answers:
@@ -260,39 +289,43 @@ async def control_rows(
     return out
 
 
-def headline(table: Sequence[Mapping[str, Any]], baseline: str) -> str:
+def headline(
+    table: Sequence[Mapping[str, Any]], baseline: str, unmeasured: Sequence[str] = ()
+) -> str:
     """One sentence that is true: what the best method does against the baseline, if anything."""
+    if unmeasured:
+        return (
+            f"SAR is not measured: no {' and no '.join(unmeasured)} rule has a check, so nobody "
+            "decides them in this run."
+        )
     arms = [r for r in table if r["subset"] == "all" and not r["control"] and r["sar"] is not None]
     if not arms:
         return "No answer could be scored."
-    bases = [r for r in arms if r["method"] == baseline]
     rivals = [r for r in arms if r["sar_diff"] is not None]
-    if not rivals or not bases:
+    if not rivals:
         best = max(arms, key=lambda r: r["sar"])
         return (
             f"{_name(best, arms)} follows the spec with SAR {best['sar']:.2f} "
-            f"[{best['sar_low']:.2f}, {best['sar_high']:.2f}] over {best['n_cases']} prompts."
+            f"[{best['sar_low']:.2f}, {best['sar_high']:.2f}] "
+            f"over {best['n_cases_scored']} prompts."
         )
     best = max(rivals, key=lambda r: r["sar_diff"])
-    base = next(r for r in bases if r["model"] == best["model"] and r["suite"] == best["suite"])
+    before = best["sar_of_baseline_paired"]
     by = f"{best['sar_diff']:+.2f} [{best['sar_diff_low']:+.2f}, {best['sar_diff_high']:+.2f}]"
     figures = (
-        f"SAR {base['sar']:.2f} to {best['sar']:.2f} ({by}, {best['n_paired']} paired prompts)"
+        f"SAR {before:.2f} to {before + best['sar_diff']:.2f} "
+        f"({by}, {best['n_paired']} paired prompts"
     )
+    figures += f", the largest of {len(rivals)} differences)" if len(rivals) > 1 else ")"
     name = _name(best, arms)
     if best["sar_diff_low"] > 0:
-        cost = _cost(best, base)
-        sentence = f"{name} moves {figures}{cost}."
-    elif best["sar_diff_high"] < 0:
-        sentence = f"No method beats {baseline}; the nearest, {name}, moves {figures}."
-    else:
-        sentence = (
-            f"No clear gain over {baseline}: the largest difference is {name}'s, {figures}; "
-            "its interval holds zero."
-        )
-    if best["oracle"] and best["sar_diff_low"] > 0:
-        sentence += " It selects by the checks that score, so this is what checks in the loop buy."
-    return sentence
+        sentence = f"{name} moves {figures}{_cost(best, arms)}."
+        if best["oracle"]:
+            sentence += " It selects by the checks that score: this is what checks in the loop buy."
+        return sentence
+    if best["sar_diff_high"] < 0:
+        return f"No method beats {baseline}; the nearest, {name}, moves {figures}."
+    return f"No clear gain over {baseline}: {name} moves {figures}, and the interval holds zero."
 
 
 def _name(row: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
@@ -306,7 +339,12 @@ def _name(row: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
     return name
 
 
-def _cost(best: Mapping[str, Any], base: Mapping[str, Any]) -> str:
-    if not best["completion_tokens"] or not base["completion_tokens"]:
+def _cost(best: Mapping[str, Any], arms: Sequence[Mapping[str, Any]]) -> str:
+    same = ("suite", "model")
+    base = next(
+        (r for r in arms if r["method"] == best["baseline"] and all(r[k] == best[k] for k in same)),
+        None,
+    )
+    if base is None or not best["completion_tokens"] or not base["completion_tokens"]:
         return ""
     return f" at {best['completion_tokens'] / base['completion_tokens']:.1f} times the tokens"

@@ -101,6 +101,16 @@ class Prompts:
                 hint="Compare it with the built-in prompt of the same name.",
             ) from None
 
+    def check_all(self) -> None:
+        """Read and parse every template. Raises BadInput for the first that cannot be."""
+        for path in _templates(self.folder) if self.folder else []:
+            try:
+                self._env.parse(path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError) as error:
+                raise BadInput(f"{path}: cannot be read ({error})") from None
+            except jinja2.TemplateSyntaxError as error:
+                raise BadInput.at(path, error.lineno, str(error), "a Jinja template") from None
+
     @cached_property
     def digest(self) -> str:
         """SHA-256 over all templates as they are used."""
