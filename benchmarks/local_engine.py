@@ -18,6 +18,7 @@ Set ADHERE_BENCH_ROUNDS to repeat it (default 1; the median ratio is printed).
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -52,6 +53,7 @@ class Recorder:
     async def sample(
         self, messages: Sequence[Message], sampling: Sampling, **options: Any
     ) -> list[Completion]:
+        """Sample and remember."""
         got = await self.model.sample(messages, sampling, **options)
         self.calls.setdefault(messages[-1].text, []).append((options["prefill"], got[0]))
         return got
@@ -134,7 +136,7 @@ def kept(recorder: Recorder) -> tuple[float, float]:
     """Least and mean share of the earlier transcript that later calls found in the cache."""
     shares = []
     for calls in recorder.calls.values():
-        for (_, before), (_, after) in zip(calls, calls[1:], strict=False):
+        for (_, before), (_, after) in itertools.pairwise(calls):
             earlier = before.usage.prompt_tokens + before.usage.completion_tokens
             shares.append(min(1.0, after.usage.cached_prompt_tokens / earlier))
     return min(shares), statistics.mean(shares)

@@ -11,7 +11,7 @@ Two families:
 
 | error           | meaning                                           | retried | stops the run |
 |-----------------|---------------------------------------------------|---------|---------------|
-| BadInput        | a file, option or request of the user's is wrong  | no      | before it starts |
+| BadInput        | a file, option or request is wrong                | no      | when 20 in a row |
 | Auth            | the server refuses the key (401, 403)             | no      | yes |
 | NotFound        | no such model or route (404)                      | no      | yes |
 | RateLimited     | 429, after all waits                              | yes     | when 20 in a row |
@@ -19,7 +19,7 @@ Two families:
 | Timeout         | no whole answer in time, after retries            | yes     | when 20 in a row |
 | Truncated       | the token budget was spent before an answer began | no      | no |
 | Filtered        | the server's content filter withheld the answer   | no      | no |
-| ContextTooLong  | the prompt does not fit the model                 | no      | no |
+| ContextTooLong  | the prompt does not fit the model                 | no      | when 20 in a row |
 | Garbage         | the server's reply is not what the protocol says  | yes     | when 20 in a row |
 | Bug             | this program is wrong; please report it           | no      | when 20 in a row |
 """

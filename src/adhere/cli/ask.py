@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 
 from adhere.chat import Answer, Capability, Role, Unscored, user
 from adhere.cli import options
 from adhere.errors import BadInput
-from adhere.experiments.plan import DEFAULT_FILE, SamplingPlan, parse_method, read_plan
+from adhere.experiments.plan import DEFAULT_FILE, SamplingPlan, explain, parse_method, read_plan
 from adhere.judging import check_verdict
 from adhere.methods import load_method
 from adhere.methods.base import Delta, Event, Method, Request, StepDone, StepStarted
@@ -57,19 +58,27 @@ def ask(
         prompt = sys.stdin.read()
     if not prompt.strip():
         raise BadInput("found an empty prompt; expected a question")
-    config, specification, sampling = _setup(
-        spec, model, (base_url, api_key_env, prefill, chat_template)
-    )
+    if base_url and not model:
+        raise BadInput(
+            "--base-url: found no --model openai:NAME beside it",
+            hint="Name the model that the server serves, e.g. --model openai:qwen3-14b",
+        )
     given = options.sampling_fields(temperature, max_tokens, seed)
     try:
         parsed = parse_method(method)
+        config, specification, sampling, prompts = _setup(
+            spec, model, (base_url, api_key_env, prefill, chat_template)
+        )
+        sampling = SamplingPlan(**{**sampling.model_dump(), **given})
+    except ValidationError as error:
+        raise explain(error, "the command line") from None
     except ValueError as error:
         raise BadInput(f"--method: {error}") from None
     request = Request(
         messages=(user(prompt),),
         spec=specification,
-        sampling=SamplingPlan(**{**sampling.model_dump(), **given}).sampling(),
-        prompts=Prompts(),
+        sampling=sampling.sampling(),
+        prompts=prompts,
     )
     console = Console(stderr=True, quiet=quiet, highlight=False)
     chosen = load_method(parsed["method"], parsed["options"])
@@ -82,15 +91,16 @@ def ask(
 
 def _setup(
     spec: Path | None, model: str | None, server: tuple[Any, Any, Any, Any]
-) -> tuple[ModelConfig, Specification, SamplingPlan]:
-    """Model, spec and sampling from the options, else from adhere.yaml, else defaults."""
-    sampling = SamplingPlan()
+) -> tuple[ModelConfig, Specification, SamplingPlan, Prompts]:
+    """Model, spec, sampling and prompts: the options', else adhere.yaml's, else defaults."""
+    sampling, prompts = SamplingPlan(), Prompts()
     config: ModelConfig | None = None
     if Path(DEFAULT_FILE).is_file():
         plan = read_plan(Path(DEFAULT_FILE), {})
         spec = spec or plan.spec
         sampling = plan.sampling
         config = plan.models[0]
+        prompts = Prompts(plan.prompts_dir)
     if model is not None or config is None:
         fields = options.model_fields([model or DEFAULT_MODEL], *server) or []
         config = ModelConfig(**fields[0])
@@ -99,7 +109,7 @@ def _setup(
             "found no spec; expected --spec FILE, or adhere.yaml in this folder",
             hint="`adhere init` makes a starter folder.",
         )
-    return config, load_spec(spec), sampling
+    return config, load_spec(spec), sampling, prompts
 
 
 async def _answer(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adhere.chat import canonical_json
 from adhere.errors import BadInput
 from adhere.experiments.metrics import Estimate, paired_difference
 from adhere.experiments.summary import Scorer
@@ -52,7 +53,9 @@ class _Run:
         spec = self.summary["spec"]
         self.spec = Specification(
             spec["name"],
-            tuple(Rule(r["id"], r["kind"], r["text"], r["check"]) for r in spec["rules"]),
+            tuple(
+                Rule(r["id"], r["kind"], r["text"], r["check"], r["applies"]) for r in spec["rules"]
+            ),
             spec["version"],
         )
         self.arms: dict[Arm, list[dict[str, Any]]] = {}
@@ -80,10 +83,13 @@ def compare_runs(a: Path, b: Path) -> Comparison:
     notes = []
     if first.spec.rules != second.spec.rules:
         notes.append(
-            "The specs differ; each run is scored by its own rules, and only rules with the same "
-            "id and text are compared."
+            "The specs differ; each run is scored by its own rules, and only rules that are the "
+            "same in both are compared."
         )
-    for key in ("alpha", "na_policy", "temperature", "max_tokens", "seed"):
+    for name, run in (("A", first), ("B", second)):
+        if not run.summary["finished"]:
+            notes.append(f"{name} is not finished; prompts that it lacks are left out.")
+    for key in ("alpha", "na_policy", "temperature", "top_p", "max_tokens", "seed", "orders"):
         if settings[0].get(key) != settings[1].get(key):
             notes.append(f"{key}: {settings[0].get(key)} in A, {settings[1].get(key)} in B")
     pairs = list(_pairs(first.arms, second.arms))
@@ -94,11 +100,14 @@ def compare_runs(a: Path, b: Path) -> Comparison:
         )
     alpha, policy = settings[0]["alpha"], settings[0]["na_policy"]
     scorers = [Scorer(run.spec, alpha, policy, settings[0]["seed"]) for run in (first, second)]
-    same = {r.id for r in first.spec.rules} & {r.id for r in second.spec.rules}
-    texts = [{r.id: r.text for r in run.spec.rules} for run in (first, second)]
-    shared = [rule for rule in texts[0] if rule in same and texts[0][rule] == texts[1][rule]]
+    shared = [r.id for r in first.spec.rules if r in second.spec.rules]
     differences = []
-    for name, left, right in pairs:
+    for name, all_left, all_right in pairs:
+        left, right, other = _same_prompts(all_left, all_right)
+        if other:
+            notes.append(
+                f"{name}: {other} prompts have the same id but another text; they are left out."
+            )
         before, after = scorers[0].columns(left), scorers[1].columns(right)
         estimates = [
             paired_difference(new, old, seed=settings[0]["seed"])
@@ -127,6 +136,16 @@ def _pairs(
             if arm[0] == other[0] and arm[2] == other[2] and (one_model or arm[1] == other[1]):
                 model = arm[1] if arm[1] == other[1] else f"{arm[1]} to {other[1]}"
                 yield f"{arm[2]} on {model}", rows, others
+
+
+def _same_prompts(
+    a: Sequence[Mapping[str, Any]], b: Sequence[Mapping[str, Any]]
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]], int]:
+    """The rows of cases that were asked the same in both, and how many were not."""
+    asked = [{r["case"]: canonical_json(r["messages"]) for r in rows} for rows in (a, b)]
+    other = {c for c in asked[0].keys() & asked[1].keys() if asked[0][c] != asked[1][c]}
+    kept = [[r for r in rows if r["case"] not in other] for rows in (a, b)]
+    return kept[0], kept[1], len(other)
 
 
 def _names(arms: Iterable[Arm]) -> str:

@@ -62,6 +62,7 @@ class Inputs:
             "budget": self.plan.budget.model_dump(mode="json"),
             "suites": {suite.name: suite.digest for suite in self.suites},
             "methods": {arm.label: arm.config for arm in self.arms},
+            "model_settings": {m.label: m.settings() for m in self.plan.models},
             "models": {},
         }
 

@@ -74,7 +74,8 @@ class SamplingPlan(_Strict):
 
     def sampling(self) -> Sampling:
         """As the models take it."""
-        return Sampling(**self.model_dump())
+        fields = self.model_dump(mode="json")
+        return Sampling(**{**fields, "stop": self.stop})
 
 
 class Limits(_Strict):
@@ -160,6 +161,8 @@ def parse_method(text: str) -> dict[str, Any]:
                 options[key.strip()] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise ValueError(f"{text!r}: the options after the colon cannot be read") from None
+    if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        raise ValueError(f"{text!r}: the options after the colon are no keys with values")
     return {"method": name.strip(), "name": label.strip() if equals else "", "options": options}
 
 
@@ -180,7 +183,7 @@ def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
     try:
         return Plan(**data)
     except ValidationError as error:
-        raise _explain(error, str(file) if file else "the command line", data) from None
+        raise explain(error, str(file) if file else "the command line") from None
     except TypeError:
         raise BadInput(
             f"{file or 'the command line'}: found a value of the wrong form; expected fields as "
@@ -218,7 +221,8 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
             data[key] = [folder / v if isinstance(v, str) else v for v in value]
 
 
-def _explain(error: ValidationError, source: str, data: dict[str, Any]) -> BadInput:
+def explain(error: ValidationError, source: str) -> BadInput:
+    """The first mistake that pydantic found, in words that say what to do."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing" and len(first["loc"]) == 1:

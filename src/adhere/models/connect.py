@@ -52,6 +52,14 @@ class ModelConfig(BaseModel):
     context: int | None = Field(None, ge=256, description="embedded engine: tokens a slot")
     reuse_prefix: bool = Field(True, description="embedded engine: reuse shared beginnings")
 
+    def settings(self) -> dict[str, Any]:
+        """What of this configuration decides samples; where the server is does not."""
+        fields = ("model", "prefill", "thinks", "extra_body", "context")
+        out = {field: getattr(self, field) for field in fields}
+        if self.chat_template is not None:
+            out["chat_template"] = ChatTemplate.read(self.chat_template).digest
+        return out
+
     @property
     def label(self) -> str:
         """The name in tables and row keys."""

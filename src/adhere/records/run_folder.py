@@ -36,7 +36,12 @@ ROWS_SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID;
 """
 
-GROWING = ("suites", "models", "methods")  # parts of the identity to which a run may add
+GROWING = (
+    "suites",
+    "models",
+    "model_settings",
+    "methods",
+)  # parts of the identity to which a run may add
 
 Key = tuple[str, str, str, str, int]  # suite, case, model, method, repeat
 
