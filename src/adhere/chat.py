@@ -229,9 +229,7 @@ class Capability(StrEnum):
     CHAT = "chat"
     PREFILL = "prefill"  # can be made to continue a given beginning of its answer
     THINKS = "thinks"  # closes a thought by itself
-    SEED = "seed"  # equal seeds give equal texts
     STREAM = "stream"
-    LOGPROBS = "logprobs"
 
 
 # ---------------------------------------------------------------- answering under a spec
