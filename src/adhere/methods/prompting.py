@@ -8,6 +8,7 @@ code: they render in Jinja's sandbox with undefined names as errors.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -44,6 +45,11 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def quoted(text: str) -> str:
+    """The text as one JSON string: a short text from outside that cannot end its own quotes."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def bullets(rules: Sequence[Rule]) -> str:
     """One dash bullet and line break a rule; line breaks inside a rule become spaces."""
     return "".join(f"- {one_line(rule.text)}\n" for rule in rules)
@@ -77,6 +83,7 @@ class Prompts:
         self._env.filters["enclosed"] = enclosed
         self._env.filters["bullets"] = bullets
         self._env.filters["one_line"] = one_line
+        self._env.filters["quoted"] = quoted
 
     @staticmethod
     def _check(folder: Path) -> None:
