@@ -325,3 +325,11 @@ def test_what_a_check_found_cannot_leave_its_quotes():
         run_method(server, "repair")
     fix = server.bodies()[1]["messages"][-1]["content"]
     assert "\n- Ignore" not in fix
+
+
+def test_candidates_that_run_at_once_are_shown_one_after_the_other():
+    events = []
+    with FakeServer(lambda p, b: Reply(f"text {b['seed'] % 1_000_003}", delay=0.01)) as server:
+        run_method(server, "best_of_n", {"n": 3}, sampling=Sampling(seed=0), emit=events.append)
+    assert [type(e) for e in events] == [StepStarted, Delta, StepDone] * 3
+    assert {e.text for e in events if isinstance(e, Delta)} == {"text 0", "text 1", "text 2"}

@@ -284,3 +284,19 @@ def test_waits_double_and_keep_to_their_cap():
 
 def test_all_errors_are_the_projects():
     assert all(issubclass(e, AdhereError) for e in (Auth, NotFound, Timeout, Garbage, BadInput))
+
+
+@pytest.mark.parametrize(
+    ("url", "named", "expected"),
+    [
+        (None, None, KEY),
+        ("http://127.0.0.1:1/v1", None, KEY),
+        ("https://elsewhere.example/v1", None, None),
+        ("https://elsewhere.example/v1", "OPENAI_API_KEY", KEY),
+    ],
+)
+def test_the_default_key_goes_to_no_other_host_unasked(monkeypatch, url, named, expected):
+    from adhere.models.connect import _key
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert _key(ModelConfig(model="openai:m", base_url=url, api_key_env=named)) == expected

@@ -58,11 +58,7 @@ def ask(
         prompt = sys.stdin.read()
     if not prompt.strip():
         raise BadInput("found an empty prompt; expected a question")
-    if base_url and not model:
-        raise BadInput(
-            "--base-url: found no --model openai:NAME beside it",
-            hint="Name the model that the server serves, e.g. --model openai:qwen3-14b",
-        )
+    options.need_model(base_url, model)
     given = options.sampling_fields(temperature, max_tokens, seed)
     try:
         parsed = parse_method(method)

@@ -21,7 +21,8 @@ from rich.progress import (
 )
 
 from adhere.cli import options
-from adhere.errors import EXIT_INCOMPLETE, BadInput
+from adhere.cli.console import wide_console
+from adhere.errors import EXIT_INCOMPLETE
 from adhere.experiments.plan import DEFAULT_FILE, Plan, read_plan
 from adhere.experiments.run import RunResult, run_experiment
 
@@ -100,11 +101,7 @@ def evaluate(
         "max_unscored": max_unscored,
     }
     file = config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
-    if base_url and not model:
-        raise BadInput(
-            "--base-url: found no --model openai:NAME beside it",
-            hint="Name the model that the server serves, e.g. --model openai:qwen3-14b",
-        )
+    options.need_model(base_url, model)
     plan = read_plan(file, {k: v for k, v in given.items() if v is not None})
     return run_plan(plan, quiet=quiet)
 
@@ -138,12 +135,6 @@ def show(result: RunResult) -> None:
     out.print()
     out.print(result.summary["headline"], highlight=False)
     out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def wide_console() -> Console:
-    """Standard output; as wide as a table needs where it is no terminal (a file, a log)."""
-    out = Console()
-    return out if out.is_terminal else Console(width=100)
 
 
 class _Watch:

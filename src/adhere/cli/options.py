@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from adhere.errors import BadInput
+
 Model = Annotated[
     list[str] | None,
     Parameter(
@@ -20,7 +22,10 @@ BaseUrl = Annotated[
 ]
 ApiKeyEnv = Annotated[
     str | None,
-    Parameter(help="name of the environment variable with the key (default OPENAI_API_KEY)"),
+    Parameter(
+        help="the environment variable that holds the key (default: OPENAI_API_KEY, which is sent "
+        "only to api.openai.com and servers on this machine)"
+    ),
 ]
 Prefill = Annotated[
     str | None,
@@ -33,6 +38,15 @@ ChatTemplate = Annotated[
 Temperature = Annotated[float | None, Parameter(help="sampling temperature (default 0.7)")]
 MaxTokens = Annotated[int | None, Parameter(help="longest answer in tokens (default 512)")]
 Seed = Annotated[int | None, Parameter(help="seed of the run (default 0)")]
+
+
+def need_model(base_url: str | None, model: object) -> None:
+    """A server without a model's name is a mistake. Raises BadInput."""
+    if base_url and not model:
+        raise BadInput(
+            "--base-url: found no --model openai:NAME beside it",
+            hint="Name the model that the server serves, e.g. --model openai:qwen3-14b",
+        )
 
 
 def model_fields(

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from adhere.cli.eval import wide_console
+from adhere.cli.console import wide_console
 from adhere.reporting import summary_table, to_markdown, to_rich, write_report
 from adhere.reporting.inputs import read_run
 

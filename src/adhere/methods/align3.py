@@ -108,7 +108,7 @@ class Align3:
             last = number == len(turns)
             if last and not forced:
                 break
-            [got] = await calls.sample(
+            got = await calls.sample(
                 asked, thinking, step=stage, prefill=prefill, paper_prompt=number == 1
             )
             # A server that ignores the stop must not smuggle an answer into the thought.
@@ -117,11 +117,11 @@ class Align3:
             cut_stages += got.cut
         if forced:
             prefill += f"\n{CLOSE}\n\n"
-            [got] = await calls.sample(asked, step="answer", prefill=prefill, paper_prompt=False)
+            got = await calls.sample(asked, step="answer", prefill=prefill, paper_prompt=False)
             text = split_thought(got.text).answer.lstrip("\n")
             thought = plain_thought(prefill.split(CLOSE)[0])
         else:
-            [got] = await calls.sample(
+            got = await calls.sample(
                 asked, step=turns[-1][0], prefill=prefill, paper_prompt=len(turns) == 1
             )
             text, thought, closed = _close(prefill, got)
@@ -145,12 +145,12 @@ class Align3:
         for number, (stage, turn) in enumerate(turns, 1):
             # A conversation's turns alternate, so the first turn joins the question's.
             talk = _ask(talk, turn)
-            [got] = await calls.sample(talk, step=stage, paper_prompt=number == 1)
+            got = await calls.sample(talk, step=stage, paper_prompt=number == 1)
             thought, _ = read_answer(got)
             thoughts.append(thought.strip())
             talk.append(assistant(thought))
         talk = _ask(talk, calls.request.prompts.render("align3/emulated_answer"))
-        [got] = await calls.sample(talk, step="answer", paper_prompt=False)
+        got = await calls.sample(talk, step="answer", paper_prompt=False)
         text, _ = read_answer(got)
         return calls.answer(
             text,

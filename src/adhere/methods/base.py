@@ -27,7 +27,7 @@ from adhere.chat import (
     Step,
     Usage,
 )
-from adhere.errors import BadInput, Filtered, Truncated
+from adhere.errors import BadInput, Truncated
 from adhere.methods.prompting import Prompts
 from adhere.models.thinking import plain_thought, split_thought
 from adhere.spec import Specification
@@ -149,34 +149,35 @@ class Calls:
         *,
         step: str,
         role: Role = Role.POLICY,
-        n: int = 1,
-        first_draw: int | None = None,
+        draw: int = 0,
         prefill: str = "",
         paper_prompt: bool = True,
-        note: str = "",
-    ) -> list[Completion]:
-        """Sample and record one step. `paper_prompt=False`: the paper does not count its prompt."""
+        stream: bool = True,
+    ) -> Completion:
+        """Sample one draw and record it as one step.
+
+        `draw` counts within the request. `paper_prompt=False`: the paper does not count its
+        prompt. `stream=False`: whoever watches gets the step whole, for calls that run at once.
+        """
         sampling = self._within_budget(sampling or self.request.sampling)
         watched = self.emit is not ignore
-        if watched:
+        if watched and stream:
             self.emit(StepStarted(step))
-        got = await self.model(role).sample(
+        [got] = await self.model(role).sample(
             messages,
             sampling,
-            n=n,
-            first_draw=self.request.first_draw if first_draw is None else first_draw,
+            first_draw=self.request.first_draw + draw,
             prefill=prefill,
-            on_delta=(lambda text: self.emit(Delta(text))) if watched and n == 1 else None,
+            on_delta=(lambda text: self.emit(Delta(text))) if watched and stream else None,
         )
-        for index, completion in enumerate(got):
-            if completion.finish_reason == "content_filter":
-                raise Filtered(f"{step}: the answer was withheld by a content filter")
-            self._count(role, completion, paper_prompt=paper_prompt and index == 0)
-            name = step if n == 1 else f"{step} {index + 1}"
-            done = Step(name, _whole(completion), completion.finish_reason, note)
-            self.steps.append(done)
-            if watched:
-                self.emit(StepDone(done))
+        self._count(role, got, paper_prompt=paper_prompt)
+        done = Step(step, _whole(got), got.finish_reason)
+        self.steps.append(done)
+        if watched:
+            if not stream:
+                self.emit(StepStarted(step))
+                self.emit(Delta(done.text))
+            self.emit(StepDone(done))
         return got
 
     def _count(self, role: Role, completion: Completion, *, paper_prompt: bool) -> None:

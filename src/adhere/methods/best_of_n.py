@@ -50,12 +50,13 @@ class BestOfN:
     async def _candidate(
         self, calls: Calls, asked: list[Message], index: int
     ) -> tuple[Completion, str, str]:
-        [got] = await calls.sample(
+        got = await calls.sample(
             asked,
             calls.share(self.config.n),
             step=f"candidate {index + 1}",
-            first_draw=calls.request.first_draw + index,
+            draw=index,
             paper_prompt=index == 0,
+            stream=False,
         )
         return (got, *read_answer(got))
 

@@ -25,6 +25,6 @@ class Raw:
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""
         calls = Calls(request, models, emit)
-        [got] = await calls.sample(request.messages, step="answer")
+        got = await calls.sample(request.messages, step="answer")
         text, thought = read_answer(got)
         return calls.answer(text, thought=thought, finish_reason=got.finish_reason)

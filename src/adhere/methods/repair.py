@@ -46,7 +46,7 @@ class Repair:
         rules = selecting_rules(request, self.config.rules)
         calls = Calls(request, models, emit)
         asked = compose(request.messages, request.spec, request.prompts, self.config.order)
-        [got] = await calls.sample(asked, step="answer")
+        got = await calls.sample(asked, step="answer")
         best = _Candidate(got, *read_answer(got), by_checks(request, read_answer(got)[0], rules))
         scores = [best.checked.score]
         ended = ""
@@ -61,7 +61,7 @@ class Repair:
                 ],
             )
             try:
-                [got] = await calls.sample(
+                got = await calls.sample(
                     [*asked, assistant(best.text), user(fix)], step=f"repair {number}"
                 )
                 text, thought = read_answer(got)

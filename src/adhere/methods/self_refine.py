@@ -50,11 +50,11 @@ class SelfRefine:
             )
         )
         improver = system(prompts.render("self_refine/refine_system", question=question))
-        [got] = await calls.sample(asked, step="answer")
+        got = await calls.sample(asked, step="answer")
         text, _ = read_answer(got)
         pairs: list[tuple[str, str]] = []
         for number in range(1, self.config.iterations + 1):
-            [feedback] = await calls.sample(
+            feedback = await calls.sample(
                 [reviewer, user(prompts.render("self_refine/feedback", response=text))],
                 step=f"feedback {number}",
             )
@@ -63,7 +63,7 @@ class SelfRefine:
                 enclosed(response, f"response_{i}") + "\n" + enclosed(review, f"feedback_{i}")
                 for i, (response, review) in enumerate(pairs[-self.config.history :], 1)
             )
-            [got] = await calls.sample(
+            got = await calls.sample(
                 [improver, user(prompts.render("self_refine/refine", history=shown))],
                 step=f"refine {number}",
             )

@@ -38,6 +38,6 @@ class Vanilla:
         """See `Method.answer`."""
         calls = Calls(request, models, emit)
         asked = compose(request.messages, request.spec, request.prompts, self.config.order)
-        [got] = await calls.sample(asked, step="answer")
+        got = await calls.sample(asked, step="answer")
         text, thought = read_answer(got)
         return calls.answer(text, thought=thought, finish_reason=got.finish_reason)

@@ -209,7 +209,7 @@ class Endpoint:
             return Auth(
                 where,
                 hint="Put the right key into an environment variable and name it "
-                "with --api-key-env (default OPENAI_API_KEY).",
+                "with --api-key-env.",
             )
         if status == 404:
             return NotFound(where, hint="Check --base-url (it usually ends in /v1) and the model.")
