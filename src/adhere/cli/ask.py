@@ -19,9 +19,9 @@ from adhere.experiments.plan import DEFAULT_FILE, SamplingPlan, explain, parse_m
 from adhere.judging import check_verdict
 from adhere.methods import load_method
 from adhere.methods.base import Delta, Event, Method, Request, StepDone, StepStarted
-from adhere.methods.prompting import Prompts
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
+from adhere.prompting import Prompts
 from adhere.spec import Specification, load_spec
 
 DEFAULT_MODEL = "local:smollm2-135m"

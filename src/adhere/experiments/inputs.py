@@ -10,7 +10,7 @@ from adhere.experiments.plan import Plan
 from adhere.experiments.summary import Scorer
 from adhere.judging import CheckJudge, Judge
 from adhere.methods import Method, load_method
-from adhere.methods.prompting import Prompts
+from adhere.prompting import Prompts
 from adhere.records.run_folder import Key
 from adhere.spec import Specification, load_spec
 from adhere.suites import Suite, load_prompts
