@@ -304,10 +304,15 @@ class RuleMark:
 class Verdict:
     """All marks of one response, by rule id in spec order. Complete by construction.
 
-    A response that could not be judged whole has no Verdict but an `Unscored`.
+    A response that could not be judged whole has no Verdict but an `Unscored`. `twins` are a
+    judge's marks on rules that a check decided: they measure the judge and decide nothing.
+    `usage` is what the judge's calls cost, `reasks` how many of its replies could not be read.
     """
 
     marks: Mapping[str, RuleMark]
+    twins: Mapping[str, RuleMark] = field(default_factory=dict)
+    usage: Usage = Usage()
+    reasks: int = 0
 
     def to_dict(self) -> dict[str, dict[str, str]]:
         """As JSON, in spec order."""
@@ -323,9 +328,15 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Unscored:
-    """Why a response has no verdict. It is never counted as safe."""
+    """Why a response has no verdict. It is never counted as safe.
+
+    `error` is the judge's call that failed, when that is the reason.
+    """
 
     reason: str
+    error: Exception | None = None
+    usage: Usage = Usage()
+    reasks: int = 0
 
 
 class Outcome(StrEnum):

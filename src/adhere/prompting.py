@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import regex
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adhere.chat import digest
@@ -41,6 +42,49 @@ def enclosed(text: str, tag: str) -> str:
         name = f"{tag}-{mark}"
         salt += 1
     return f"<{name}>\n{text}\n</{name}>"
+
+
+# Anything a reader could take for a verdict, in whatever spelling: brackets around yes, no or n/a.
+VERDICT_LIKE = re.compile(
+    r"[<\[\uff1c\uff3b\u2039\u00ab\u3008]\s*/?\s*(?:yes|no|n\s*/?\s*a)\s*/?\s*"
+    r"[>\]\uff1e\uff3d\u203a\u00bb\u3009]",
+    re.IGNORECASE,
+)
+BLOCK_LIKE = re.compile(
+    r"[<\uff1c]\s*/?\s*(?:safety|behaviou?r(?:al)?)[\s_-]*spec\w*\s*/?\s*[>\uff1e]", re.IGNORECASE
+)
+_OTHER_TAGS = re.compile(
+    r"<\s*/?\s*(?:REFUSES|PARTLY|ANSWERS|think|VERDICT|(?:BEGIN|END)\s[A-Z ]{3,60})\s*/?\s*>"
+    r"|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>",
+    re.IGNORECASE,
+)
+_HARMLESS = str.maketrans(
+    {
+        "<": "&lt;", ">": "&gt;", "[": "&#91;", "]": "&#93;",
+        "\uff1c": "&lt;", "\uff1e": "&gt;", "\uff3b": "&#91;", "\uff3d": "&#93;",
+        "\u2039": "&lt;", "\u203a": "&gt;", "\u00ab": "&lt;", "\u00bb": "&gt;",
+        "\u3008": "&lt;", "\u3009": "&gt;",
+    }
+)  # fmt: skip
+
+
+def without_hidden(text: str) -> str:
+    """The text without format, private-use and surrogate characters, which show nothing."""
+    if text.isascii():
+        return text
+    return regex.sub(r"[\p{Cf}\p{Co}\p{Cs}]", "", text)
+
+
+def defanged(text: str) -> str:
+    """The text with every tag that could pass for a verdict or for a prompt's own mark spelled out.
+
+    `<YES>` becomes `&lt;YES&gt;`: still readable, no longer a tag. Invisible characters, which can
+    hide a tag from this and show it to a model, are dropped. All other markup stays as it is.
+    """
+    text = without_hidden(text)
+    for pattern in (VERDICT_LIKE, BLOCK_LIKE, _OTHER_TAGS):
+        text = pattern.sub(lambda match: match.group(0).translate(_HARMLESS), text)
+    return text
 
 
 def one_line(text: str) -> str:
@@ -84,6 +128,7 @@ class Prompts:
             autoescape=False,
         )
         self._env.filters["enclosed"] = enclosed
+        self._env.filters["defanged"] = defanged
         self._env.filters["bullets"] = bullets
         self._env.filters["one_line"] = one_line
         self._env.filters["quoted"] = quoted

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adhere.chat import Answer, Case, Model, Outcome, Role, Unscored
+from adhere.chat import Answer, Case, Model, Outcome, Role
 from adhere.errors import (
     AdhereError,
     Bug,
     ContextTooLong,
     DiskFull,
     Filtered,
+    Stopped,
     Truncated,
 )
 from adhere.experiments.inputs import Arm, Inputs
@@ -24,9 +25,10 @@ from adhere.spec import looks_like_refusal
 async def answer_row(
     inputs: Inputs, key: Key, case: Case, arm: Arm, model: Model
 ) -> dict[str, Any]:
-    """Answer and judge one case; whatever goes wrong with it is part of the row.
+    """Answer one case; whatever goes wrong with it is part of the row.
 
-    Raises DiskFull only: without a journal there is no row.
+    The row has no marks yet (`experiments/marking.py`). Raises DiskFull and Stopped only: without
+    a journal, or without leave to go on, there is no row.
     """
     plan = inputs.plan
     request = Request(
@@ -41,7 +43,7 @@ async def answer_row(
     answer, error, outcome, reason = Answer(""), None, Outcome.SCORED, ""
     try:
         answer = await arm.method.answer(request, {Role.POLICY: model})
-    except DiskFull:
+    except (DiskFull, Stopped):
         raise
     except Truncated as caught:
         outcome, reason = Outcome.TRUNCATED, caught.message
@@ -56,21 +58,12 @@ async def answer_row(
         # No answer came of it, but it had its price and its steps.
         calls = request.trace[-1]
         answer = calls.answer("", finish_reason="")
-    marks, deciders, reasons = {}, {}, {}
+    judged = outcome is not Outcome.SCORED
     if outcome is Outcome.SCORED:
+        # Whatever has an answer waits for its verdict; an empty one has nothing to judge.
+        outcome, reason = Outcome.UNSCORED, NOT_JUDGED
         if not answer.text.strip():
-            outcome, reason = Outcome.UNSCORED, "the answer is empty"
-        else:
-            verdict = await inputs.judge.judge(case, answer, inputs.spec, {})
-            if isinstance(verdict, Unscored):
-                outcome, reason = Outcome.UNSCORED, verdict.reason
-            else:
-                marks = {k: v.mark.value for k, v in verdict.marks.items()}
-                deciders = {k: v.decider for k, v in verdict.marks.items()}
-                reasons = {k: v.reason for k, v in verdict.marks.items()}
-    safety = behavioral = total = None
-    if marks:
-        safety, behavioral, total = inputs.scorer().row(marks)
+            judged, reason = True, "the answer is empty"
     variant = getattr(arm.method, "variant", None)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -94,17 +87,27 @@ async def answer_row(
         "cut": answer.finish_reason == "length",
         "refused": looks_like_refusal(answer.text),
         "empty": outcome is not Outcome.FAILED and not answer.text.strip(),
-        "marks": marks,
-        "deciders": deciders,
-        "mark_reasons": reasons,
-        "score": total,
-        "safety": safety,
-        "behavioral": behavioral,
+        **NO_MARKS,
+        "judged": judged,
         "usage": {role: used.to_dict() for role, used in answer.usage.items()},
         "paper_usage": {role: used.to_dict() for role, used in answer.paper_usage.items()},
         "facts": dict(answer.facts),
         "seconds": round(sum(used.seconds for used in answer.usage.values()), 3),
     }
+
+
+NOT_JUDGED = "not judged yet"
+NO_MARKS: Mapping[str, Any] = {
+    "marks": {},
+    "deciders": {},
+    "mark_reasons": {},
+    "twins": {},
+    "score": None,
+    "safety": None,
+    "behavioral": None,
+    "judge_usage": {},
+    "judge_reasks": 0,
+}
 
 
 def worth_retrying(row: Mapping[str, Any]) -> bool:

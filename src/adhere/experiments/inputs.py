@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from adhere.errors import BadInput
 from adhere.experiments.plan import Plan
-from adhere.experiments.summary import Scorer
-from adhere.judging import CheckJudge, Judge
+from adhere.experiments.pricing import Prices, read_prices
+from adhere.experiments.scorer import Scorer
+from adhere.experiments.trust import read_calibration
+from adhere.judging import CheckJudge, Judge, ModelJudge
 from adhere.methods import Method, load_method
 from adhere.prompting import Prompts
 from adhere.records.run_folder import Key
@@ -35,6 +38,8 @@ class Inputs:
     arms: list[Arm]
     prompts: Prompts
     judge: Judge
+    prices: Prices | None = None
+    calibration: Mapping[str, Any] | None = None
 
     def keys(self) -> list[Key]:
         """All row keys of the plan, in the order of the results file."""
@@ -56,7 +61,7 @@ class Inputs:
         """What decides samples and marks; models add theirs when they are connected."""
         return {
             "spec": self.spec.digest,
-            "judge": self.judge.identity,
+            "judge": self.judge.settings,
             "templates": self.prompts.digest,
             "sampling": self.plan.sampling.model_dump(mode="json"),
             "budget": self.plan.budget.model_dump(mode="json"),
@@ -75,16 +80,16 @@ def read_inputs(plan: Plan) -> Inputs:
         method = load_method(item.method, item.options)
         config = {"method": item.method, **method.config.model_dump(mode="json")}  # type: ignore[attr-defined]
         arms.append(Arm(item.label, method, config))
-    judge = CheckJudge()
+    prompts = Prompts(plan.prompts_dir)
+    prompts.check_all()
+    judge: Judge = ModelJudge(plan.judge, prompts) if plan.judge else CheckJudge()
     undecided = judge.undecided(spec)
     if len(undecided) == len(spec.rules):
         raise BadInput(
-            f"{plan.spec}: no rule has a check, so nothing can be decided",
-            hint="Add a `check:` line under the rules that code can decide; see docs/checks.md, "
-            f"or run `adhere spec check {plan.spec}`.",
+            f"{plan.spec}: no rule has a check and no judge decides it, so nothing can be decided",
+            hint="Add a `check:` line under the rules that code can decide (docs/checks.md, "
+            f"`adhere spec check {plan.spec}`), or give a --judge for the others.",
         )
-    prompts = Prompts(plan.prompts_dir)
-    prompts.check_all()
     return Inputs(
         plan=plan,
         spec=spec,
@@ -92,4 +97,6 @@ def read_inputs(plan: Plan) -> Inputs:
         arms=arms,
         prompts=prompts,
         judge=judge,
+        prices=read_prices(plan.prices) if plan.prices else None,
+        calibration=read_calibration(plan.calibration) if plan.calibration else None,
     )

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from adhere.chat import Budget, Sampling
 from adhere.errors import BadInput
-from adhere.judging import ALPHA, NaPolicy
+from adhere.judging import ALPHA, JudgeConfig, NaPolicy
 from adhere.models.connect import ModelConfig
 
 DEFAULT_FILE = "adhere.yaml"
@@ -28,6 +28,11 @@ OPERATIONAL = (
     "baseline",
     "repeats",
     "max_unscored",
+    "reuse",
+    "prices",
+    "calibration",
+    "controls",
+    "stop",
 )
 
 
@@ -87,6 +92,14 @@ class Limits(_Strict):
     attempts: int = Field(5, ge=1, le=100, description="tries for one call")
 
 
+class StopPlan(_Strict):
+    """When a run stops by itself, whole and resumable. None: never."""
+
+    tokens: int | None = Field(None, ge=1, description="tokens of all calls, prompt and answer")
+    cost: float | None = Field(None, ge=0, description="money, by the price file")
+    seconds: float | None = Field(None, gt=0, description="wall time of this start")
+
+
 class BudgetPlan(_Strict):
     """What one answer may cost; shared by all steps of a method."""
 
@@ -105,6 +118,7 @@ class Plan(_Strict):
     prompts: tuple[Path, ...] = Field(min_length=1)
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     methods: tuple[MethodPlan, ...] = Field(min_length=1)
+    judge: JudgeConfig | None = Field(None, description="a model that decides what no check can")
     sampling: SamplingPlan = SamplingPlan()
     budget: BudgetPlan = BudgetPlan()
     repeats: int = Field(1, ge=1, le=1000)
@@ -114,6 +128,13 @@ class Plan(_Strict):
     na_policy: NaPolicy = "count"
     out: Path = Path("runs/latest")
     limits: Limits = Limits()
+    reuse: Path | None = Field(None, description="a run whose answers and marks are taken over")
+    prices: Path | None = Field(None, description="what tokens cost, and how fast they come")
+    calibration: Path | None = Field(None, description="what `adhere calibrate judge` wrote")
+    controls: int = Field(
+        24, ge=0, description="prompts a suite on which a model judges the controls"
+    )
+    stop: StopPlan = StopPlan()
     max_unscored: float = Field(
         0.1, ge=0, le=1, description="share of failed or unscored rows beyond which the exit is 3"
     )
@@ -122,6 +143,11 @@ class Plan(_Strict):
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | dict | Path) else value
+
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _name_is_a_judge(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
 
     @field_validator("models", mode="before")
     @classmethod
@@ -142,6 +168,12 @@ class Plan(_Strict):
                 )
         if self.baseline and self.baseline not in [m.label for m in self.methods]:
             raise ValueError(f"baseline: {self.baseline!r} is none of the methods")
+        if self.stop.cost is not None and self.prices is None:
+            raise ValueError(
+                "stop.cost: needs `prices` (--prices FILE), to know what a token costs"
+            )
+        if self.reuse is not None and self.reuse.resolve() == self.out.resolve():
+            raise ValueError(f"reuse: {self.reuse} is the run's own folder; give another --out")
         return self
 
 
@@ -213,7 +245,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
-    for key in ("spec", "prompts", "prompts_dir", "out"):
+    for key in ("spec", "prompts", "prompts_dir", "out", "reuse", "prices", "calibration"):
         value = data.get(key)
         if isinstance(value, str):
             data[key] = folder / value

@@ -1,8 +1,7 @@
 """Run an experiment: answer every case with every method, judge, record, summarise, report.
 
-Models run in phases (one after the other), rows of a model concurrently; the limiter of its
-server decides how many calls are in flight. Every draw and every row is committed as it comes,
-so a killed run goes on where it was and a finished one does nothing.
+Models run in phases (one after the other). Every draw, mark and row is committed as it comes, so
+a killed run goes on where it was and a finished one does nothing.
 """
 
 from __future__ import annotations
@@ -10,45 +9,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from adhere.chat import Model, Outcome, Role
+from adhere.chat import Capability, Model, Role
 from adhere.errors import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
     AdhereError,
     BadInput,
     DiskFull,
-    Overloaded,
     Stopped,
 )
-from adhere.experiments.answering import answer_row, worth_retrying
+from adhere.experiments.controls import controls_missing, judge_controls
+from adhere.experiments.finishing import finish
 from adhere.experiments.inputs import Inputs, read_inputs
-from adhere.experiments.metrics import LEVEL
+from adhere.experiments.phases import Listener, Rows
 from adhere.experiments.plan import OPERATIONAL, Plan
-from adhere.experiments.summary import control_rows, summarise
-from adhere.models.connect import connect
+from adhere.experiments.reusing import check_reusable
+from adhere.experiments.spending import SpendLimit
+from adhere.judging import JudgeConfig, ModelJudge
+from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter, RetryPolicy
-from adhere.records import Journal, RunFolder, row_key
-from adhere.records.run_folder import SUMMARY_FILE, Key, write_atomic
-
-BREAKER = 20  # equal permanent failures in a row that stop a run
-
-
-class Listener(Protocol):
-    """Who watches a run. All methods are called from the event loop and must return at once."""
-
-    def started(self, total: int, done: int) -> None:
-        """Say how many rows there are, and how many were there before."""
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Take one finished row."""
-
-    def note(self, text: str) -> None:
-        """Take one line of progress."""
+from adhere.records import Journal, RunFolder
+from adhere.records.run_folder import Key
 
 
 class Silent:
@@ -81,33 +68,43 @@ async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunRes
     for model in plan.models:
         # Fail on a missing key or an unknown name before a folder is made.
         connect(model, Limiter())
-    return await _Run(inputs, listener or Silent()).run()
+    return await Run(inputs, listener or Silent()).run()
 
 
 @dataclass
-class _Run:
+class Run:
+    """One start of a run. `given` are rows whose answers exist already (`adhere judge`)."""
+
     inputs: Inputs
     listener: Listener
-    identities: list[dict[str, Any]] = field(default_factory=list)
-    _streak: tuple[str, int] = ("", 0)
-    _stop: AdhereError | None = None
+    given: Mapping[Key, dict[str, Any]] = field(default_factory=dict)
+    meter: SpendLimit | None = None
+
+    def __post_init__(self) -> None:
+        """Read what the start needs to know, before a folder is made. Raises BadInput."""
+        if self.inputs.plan.judge is not None:
+            connect(self.inputs.plan.judge.model_only(), Limiter())
+        check_reusable(self.inputs)
 
     async def run(self) -> RunResult:
+        """Answer, judge, summarise. Raises AdhereError."""
         plan = self.inputs.plan
         started = time.monotonic()
-        folder = RunFolder(plan.out)
+        folder = RunFolder(plan.out, plan.reuse)
         with folder:
-            keys = self.inputs.keys()
+            keys = self.inputs.keys() if not self.given else list(self.given)
             record = self._record()
             folder.check(record["identity"])
-            rows = folder.rows()
-            pending = {key for key in keys if key not in rows or worth_retrying(rows[key])}
-            self.listener.started(len(keys), len(keys) - len(pending))
+            rows = Rows(self.inputs, folder, self.listener)
+            rows.known = {**self.given, **rows.known}
+            rows.begin(keys)
+            pending = bool(rows.to_answer(keys) or rows.to_judge(keys))
+            pending = pending or controls_missing(self.inputs, folder)
             stopped: AdhereError | None = None
             interrupted = False
             if pending:
                 try:
-                    await self._phases(folder, record, pending, keys)
+                    await self._phases(folder, record, rows, keys)
                 except AdhereError as error:
                     if folder.read_record() is None:
                         folder.discard()
@@ -120,9 +117,18 @@ class _Run:
                         folder.discard()
                         raise
                     interrupted = True
+            elif folder.read_record() is None:
+                folder.claim(record)
             if isinstance(stopped, DiskFull):
                 raise stopped  # the journal holds what was done; the rest would not fit either
-            summary = await self._finish(folder, keys, time.monotonic() - started)
+            summary = await finish(
+                self.inputs,
+                folder,
+                keys,
+                folder.read_record() or record,
+                wall_seconds=time.monotonic() - started,
+                stopped=str(stopped) if stopped else "interrupted" if interrupted else "",
+            )
             if interrupted:
                 raise asyncio.CancelledError
         return self._result(summary, stopped, did_nothing=not pending)
@@ -143,6 +149,7 @@ class _Run:
         if stopped is not None:
             return RunResult(plan.out, summary, did_nothing, str(stopped), Stopped.exit_code)
         mine = {(m.label, a.label) for m in plan.models for a in self.inputs.arms}
+        mine |= {(key[2], key[3]) for key in self.given}
         arms = [
             r for r in summary["rows"] if r["subset"] == "all" and (r["model"], r["method"]) in mine
         ]
@@ -151,41 +158,105 @@ class _Run:
         code = EXIT_INCOMPLETE if bad > plan.max_unscored * total else EXIT_DONE
         return RunResult(plan.out, summary, did_nothing, "", code)
 
-    # ------------------------------------------------------------ sampling
+    # ------------------------------------------------------------ models
 
     async def _phases(
+        self, folder: RunFolder, record: dict[str, Any], rows: Rows, keys: Sequence[Key]
+    ) -> None:
+        plan = self.inputs.plan
+        self.meter = SpendLimit(plan.stop, self.inputs.prices, folder.draws.spent())
+        for label, facts in (folder.read_record() or {}).get("models", {}).items():
+            self.meter.labels[facts["identity"]] = label
+        for label in [m.label for m in plan.models] + ([plan.judge.label] if plan.judge else []):
+            self.meter.check_prices(label)
+        answering = [m for m in plan.models if rows.to_answer([k for k in keys if k[2] == m.label])]
+        local = [m for m in answering if _is_local(m)]
+        async with AsyncExitStack() as stack:
+            together = not (plan.judge is not None and _is_local(plan.judge) and local)
+            if together:
+                await self._open_judge(folder, record, rows, stack)
+            if not answering:
+                self._begin(folder, record, rows, keys)
+            for model_plan in answering:
+                await self._policy(folder, record, rows, keys, model_plan)
+            if not together:
+                await self._open_judge(folder, record, rows, stack)
+            await rows.run(keys, None, None)
+            if plan.judge is not None:
+                self.listener.note("judging the controls")
+                await judge_controls(self.inputs, folder, rows.judge_models)
+
+    async def _policy(
         self,
         folder: RunFolder,
         record: dict[str, Any],
-        pending: set[Key],
+        rows: Rows,
         keys: Sequence[Key],
+        model_plan: ModelConfig,
     ) -> None:
-        plan = self.inputs.plan
-        begun = False
-        for model_plan in plan.models:
-            todo = [k for k in keys if k in pending and k[2] == model_plan.label]
-            if not todo:
-                continue
-            limits = plan.limits
-            limiter = Limiter(
-                limits.concurrency, auto=limits.auto, retry=RetryPolicy(attempts=limits.attempts)
-            )
-            async with connect(
-                model_plan, limiter, timeout=limits.timeout, note=self.listener.note
-            ) as model:
-                record["identity"]["models"][model_plan.label] = model.identity
-                record.setdefault("models", {})[model_plan.label] = {
-                    "identity": model.identity,
-                    "base_url": model_plan.base_url or "",
-                    "capabilities": sorted(c.value for c in model.capabilities),
-                }
-                self._check_needs(model_plan.label, model)
-                self._check_distinct(folder.check(record["identity"])["models"])
-                folder.claim(record)
-                if not begun:
-                    folder.start_rows(keys)
-                    begun = True
-                await self._rows(folder, Journal(model, folder.draws), limiter, todo)
+        """Answer what is missing of one model; a judge that is open judges it at once."""
+        limiter = self._limiter()
+        limits = self.inputs.plan.limits
+        async with connect(
+            model_plan, limiter, timeout=limits.timeout, note=self.listener.note
+        ) as model:
+            record["identity"]["models"][model_plan.label] = model.identity
+            record.setdefault("models", {})[model_plan.label] = _facts(model_plan, model)
+            self._check_needs(model_plan.label, model)
+            self._check_distinct(folder.check(record["identity"])["models"])
+            self._begin(folder, record, rows, keys)
+            journal = self._journal(model, folder, model_plan.label)
+            await rows.run([k for k in keys if k[2] == model_plan.label], journal, limiter)
+
+    async def _open_judge(
+        self, folder: RunFolder, record: dict[str, Any], rows: Rows, stack: AsyncExitStack
+    ) -> None:
+        """Connect the judge's model, find out what it offers, and name it in the record."""
+        config, judge = self.inputs.plan.judge, self.inputs.judge
+        if config is None or not isinstance(judge, ModelJudge):
+            return
+        limiter = self._limiter()
+        timeout = self.inputs.plan.limits.timeout
+        model = await stack.enter_async_context(
+            connect(config.model_only(), limiter, timeout=timeout, note=self.listener.note)
+        )
+        models = {Role.JUDGE: self._journal(model, folder, config.label)}
+        await judge.prepare(models)
+        judge.store = folder.marks
+        identity = judge.identity(models)
+        record["identity"]["judge_model"] = identity
+        folder.check(record["identity"])
+        record["judge"] = {
+            **_facts(config, model), "identity": identity, "mode": config.mode,
+            "model": config.label, "model_identity": model.identity,
+        }  # fmt: skip
+        self._check_roles_apart(record)
+        if folder.read_record() is not None:
+            folder.claim(record)
+        rows.judge_models, rows.judge_limiter = models, limiter
+
+    def _begin(
+        self, folder: RunFolder, record: dict[str, Any], rows: Rows, keys: Sequence[Key]
+    ) -> None:
+        """Name the run in its folder, and bring the results file in line, once."""
+        folder.claim(record)
+        if folder.is_appending:
+            return
+        there = folder.rows() if self.given else {}
+        for key, row in self.given.items():
+            if key not in there:
+                folder.put_row(row, whole=False)
+        folder.start_rows(keys)
+
+    def _limiter(self) -> Limiter:
+        limits = self.inputs.plan.limits
+        retry = RetryPolicy(attempts=limits.attempts)
+        return Limiter(limits.concurrency, auto=limits.auto, retry=retry)
+
+    def _journal(self, model: Model, folder: RunFolder, label: str) -> Journal:
+        assert self.meter is not None
+        self.meter.labels[model.identity] = label
+        return Journal(model, folder.draws, self.meter)
 
     def _check_needs(self, label: str, model: Model) -> None:
         """Refuse methods that need what this run has not, before the first row."""
@@ -196,6 +267,14 @@ class _Run:
                 if lacking := needed - model.capabilities:
                     names = ", ".join(sorted(c.value for c in lacking))
                     raise BadInput(f"method {arm.label}: {label} was found unable to: {names}")
+
+    def _check_roles_apart(self, record: Mapping[str, Any]) -> None:
+        """Say so when a model judges itself: its numbers flatter it."""
+        judge = record["judge"]["model_identity"]
+        if judge in [facts["identity"] for facts in record.get("models", {}).values()]:
+            self.listener.note(
+                "the judge is the very model that answers: such numbers are worth little"
+            )
 
     @staticmethod
     def _check_distinct(identities: Mapping[str, str]) -> None:
@@ -209,120 +288,15 @@ class _Run:
                 )
             seen[identity] = label
 
-    async def _rows(
-        self, folder: RunFolder, model: Model, limiter: Limiter, todo: Sequence[Key]
-    ) -> None:
-        cases = {(s.name, c.id): c for s in self.inputs.suites for c in s.cases}
-        arms = {arm.label: arm for arm in self.inputs.arms}
-        # One row for each call that may be in flight: more conversations than a server has slots
-        # would push each other's beginnings out of its cache.
-        room = asyncio.Semaphore(max(1, int(limiter.ceiling)))
 
-        async def one(key: Key) -> None:
-            async with room:
-                if self._stop is not None:
-                    return
-                try:
-                    row = await answer_row(
-                        self.inputs, key, cases[key[0], key[1]], arms[key[3]], model
-                    )
-                    if self._stop is not None and row["outcome"] == Outcome.FAILED:
-                        return  # never asked, because the breaker is open
-                    folder.put_row(row)
-                except AdhereError as error:  # of the journal; a model's is part of the row
-                    self._stop = error
-                    return
-                self.listener.row(row)
-                self._watch(row)
-                if self._stop is not None:
-                    limiter.stop(Overloaded("the run was stopped"))
-
-        async with asyncio.TaskGroup() as group:
-            for key in todo:
-                group.create_task(one(key))
-        if self._stop is not None:
-            raise self._stop
-
-    def _watch(self, row: Mapping[str, Any]) -> None:
-        """Open the breaker on an error that every row will share."""
-        error = row["error"]
-        if error is None:
-            self._streak = ("", 0)
-            return
-        kind = error["kind"]
-        count = self._streak[1] + 1 if self._streak[0] == kind else 1
-        self._streak = (kind, count)
-        if self._stop is None and (error["fatal"] or count >= BREAKER):
-            times = "" if error["fatal"] else f"{count} rows in a row failed alike: "
-            self._stop = Stopped(
-                f"stopped: {times}{kind}: {error['message']}",
-                hint="Mend the cause and run the same command again; it goes on from here.",
-            )
-
-    # ------------------------------------------------------------ the end
-
-    async def _finish(
-        self, folder: RunFolder, keys: Sequence[Key], wall_seconds: float
-    ) -> dict[str, Any]:
-        inputs = self.inputs
-        rows = folder.export_rows(keys)
-        record = folder.read_record() or self._record()
-        controls: dict[tuple[str, str], Any] = {}
-        for suite in inputs.suites:
-            controls.update(await control_rows(suite, inputs.spec, inputs.judge))
-        sampling = inputs.plan.sampling
-        arms = record["identity"]["methods"]
-        baseline = inputs.plan.baseline or ("vanilla" if "vanilla" in arms else next(iter(arms)))
-        # Every case of the folder for every arm of the folder, also those of earlier starts.
-        wanted = {row_key(row) for row in rows} | set(keys)
-        expected = {
-            (suite, case, label, arm, repeat)
-            for suite, case, _, _, repeat in wanted
-            for label in {key[2] for key in wanted}
-            for arm in arms
-        }
-        summary = summarise(
-            rows=rows,
-            spec=inputs.spec,
-            scorer=inputs.scorer(),
-            judge=inputs.judge.identity,
-            baseline=baseline,
-            controls=controls,
-            settings={
-                **sampling.model_dump(mode="json", exclude_none=True),
-                "alpha": inputs.plan.alpha,
-                "na_policy": inputs.plan.na_policy,
-                "repeats": inputs.plan.repeats,
-                "judge": inputs.judge.identity,
-                "baseline": baseline,
-                "orders": _orders(record),
-                "confidence": LEVEL,
-                "accounting": "true: every call of a method, as if it ran alone",
-            },
-            models=[{"name": name, **facts} for name, facts in record.get("models", {}).items()],
-            undecided=inputs.judge.undecided(inputs.spec),
-            spent=folder.draws.spent(),
-            wall_seconds=wall_seconds,
-            expected=len(expected),
-            name=inputs.plan.out.name,
-            created=record["created"],
-        )
-        import json
-
-        from adhere.reporting import write_report
-
-        write_atomic(
-            folder.path / SUMMARY_FILE,
-            json.dumps(summary, indent=1, ensure_ascii=True, allow_nan=False) + "\n",
-        )
-        write_report(folder.path)
-        return summary
+def _is_local(config: ModelConfig | JudgeConfig) -> bool:
+    return config.model.startswith("local:")
 
 
-def _orders(record: Mapping[str, Any]) -> str:
-    orders = {
-        config.get("order")
-        for config in record["identity"]["methods"].values()
-        if "order" in config
+def _facts(config: ModelConfig, model: Model) -> dict[str, Any]:
+    capabilities: list[Capability] = sorted(model.capabilities)
+    return {
+        "identity": model.identity,
+        "base_url": config.base_url or "",
+        "capabilities": [c.value for c in capabilities],
     }
-    return ", ".join(sorted(str(o) for o in orders)) or "none"

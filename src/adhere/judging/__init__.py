@@ -1,6 +1,21 @@
 """Turning responses into marks, verdicts and scores."""
 
 from adhere.judging.base import CheckJudge, Judge, check_verdict
+from adhere.judging.model_judge import JudgeConfig, ModelJudge
+from adhere.judging.parsing import Unreadable, parse_joint, parse_sequential
 from adhere.judging.scoring import ALPHA, NaPolicy, Score, score
 
-__all__ = ["ALPHA", "CheckJudge", "Judge", "NaPolicy", "Score", "check_verdict", "score"]
+__all__ = [
+    "ALPHA",
+    "CheckJudge",
+    "Judge",
+    "JudgeConfig",
+    "ModelJudge",
+    "NaPolicy",
+    "Score",
+    "Unreadable",
+    "check_verdict",
+    "parse_joint",
+    "parse_sequential",
+    "score",
+]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-from adhere.chat import Answer, Case, Models, RuleMark, Unscored, Verdict
+from adhere.chat import Answer, Capability, Case, Models, Role, RuleMark, Unscored, Verdict
 from adhere.spec import Rule, Specification
 from adhere.spec.checks import decide
 
@@ -13,8 +14,15 @@ class Judge(Protocol):
     """Decides every rule it can on one response."""
 
     @property
-    def identity(self) -> str:
-        """Who judges: equal identities judge alike. Stands in the record of every mark."""
+    def requires(self) -> Mapping[Role, frozenset[Capability]]:
+        """Which models it asks, and what they must be able to do."""
+
+    @property
+    def settings(self) -> Any:
+        """What of its configuration decides marks: part of a run's identity."""
+
+    def identity(self, models: Models) -> str:
+        """Who judges, weights included: equal identities judge alike. Stands beside each mark."""
 
     def undecided(self, spec: Specification) -> tuple[str, ...]:
         """Ids of rules this judge cannot decide at all; they are named in every table."""
@@ -28,7 +36,12 @@ class Judge(Protocol):
 class CheckJudge:
     """Decides by the rules' own checks: exact, free, the same every time."""
 
-    identity = "checks"
+    requires: Mapping[Role, frozenset[Capability]] = {}
+    settings = "checks"
+
+    def identity(self, models: Models) -> str:
+        """See `Judge.identity`."""
+        return "checks"
 
     def undecided(self, spec: Specification) -> tuple[str, ...]:
         """Rules that have no check."""

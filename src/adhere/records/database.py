@@ -40,14 +40,35 @@ def open_database(path: Path | str, schema: str) -> sqlite3.Connection:
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, SCHEMA_VERSION):
-            db.close()
-            raise BadInput(
-                f"{path}: was written by another version of adhere (schema {version}, "
-                f"this is {SCHEMA_VERSION})",
-                hint="Choose another folder with --out.",
-            )
+        _check_version(db, path)
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         db.executescript(schema)
         return db
+
+
+def open_earlier(path: Path, table: str) -> sqlite3.Connection | None:
+    """Open another run's database for reading; None when it lacks the table. Raises BadInput."""
+    if not path.is_file():
+        raise BadInput(
+            f"{path}: no such journal; expected the folder of a run",
+            hint="Give --reuse a folder that `adhere eval` or `adhere judge` wrote.",
+        )
+    with writing(path):
+        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        _check_version(db, path)
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if db.execute(query, (table,)).fetchone():
+            return db
+        db.close()
+        return None
+
+
+def _check_version(db: sqlite3.Connection, path: Path | str) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version not in (0, SCHEMA_VERSION):
+        db.close()
+        raise BadInput(
+            f"{path}: was written by another version of adhere (schema {version}, "
+            f"this is {SCHEMA_VERSION})",
+            hint="Choose another folder with --out.",
+        )

@@ -17,11 +17,13 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
+from typing import Protocol
 
 from adhere.chat import Capability, Completion, Message, Model, OnDelta, Sampling, Usage, digest
-from adhere.records.database import open_database, writing
+from adhere.records.database import open_database, open_earlier, writing
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS draws (
@@ -31,6 +33,7 @@ CREATE TABLE IF NOT EXISTS draws (
     completion TEXT NOT NULL,
     created REAL NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS reused (key TEXT PRIMARY KEY, completion TEXT NOT NULL) WITHOUT ROWID;
 """
 
 
@@ -52,14 +55,26 @@ def draw_key(
 class DrawStore:
     """The table of draws in a SQLite file (WAL: a kill loses nothing that was committed)."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, earlier: Path | None = None) -> None:
+        """`earlier`: the journal of another run, whose draws are taken over where they fit."""
         self.path = path
         self._db: sqlite3.Connection = open_database(path, SCHEMA)
+        # What an earlier run took from a still earlier one is in its own table.
+        tables = ("draws", "reused") if earlier is not None else ()
+        opened = [(open_earlier(Path(str(earlier)), table), table) for table in tables]
+        self._earlier = [(db, table) for db, table in opened if db is not None]
 
     def get(self, key: str) -> Completion | None:
-        """The committed draw, or None."""
-        row = self._db.execute("SELECT completion FROM draws WHERE key = ?", (key,)).fetchone()
-        return Completion.from_dict(json.loads(row[0])) if row else None
+        """The committed draw, or None. A draw of the earlier run is copied, and costs nothing."""
+        for table in ("draws", "reused"):
+            if found := self._db.execute(_FIND[table], (key,)).fetchone():
+                return _read(found[0])
+        for earlier, table in self._earlier:
+            if found := earlier.execute(_FIND[table], (key,)).fetchone():
+                with writing(self.path):
+                    self._db.execute("INSERT OR IGNORE INTO reused VALUES (?, ?)", (key, found[0]))
+                return _read(found[0])
+        return None
 
     def put(self, key: str, identity: str, draw: int, completion: Completion) -> None:
         """Commit one draw. Raises DiskFull."""
@@ -71,28 +86,58 @@ class DrawStore:
                 (key, identity, draw, text, time.time()),
             )
 
-    def spent(self) -> Usage:
-        """What all committed draws cost together: each call once, however often it was used."""
-        total = Usage()
-        for (text,) in self._db.execute("SELECT completion FROM draws"):
-            total += Usage.from_dict(json.loads(text)["usage"])
+    def spent(self) -> dict[str, Usage]:
+        """What the committed draws of each model cost: each call once, however often it was used.
+
+        By the model's identity. Draws of an earlier run cost nothing here.
+        """
+        total: dict[str, Usage] = {}
+        for identity, text in self._db.execute("SELECT identity, completion FROM draws"):
+            used = Usage.from_dict(json.loads(text)["usage"])
+            total[identity] = total.get(identity, Usage()) + used
         return total
 
     def count(self) -> int:
         """How many draws are committed."""
         return int(self._db.execute("SELECT count(*) FROM draws").fetchone()[0])
 
+    def count_reused(self) -> int:
+        """How many draws were taken from the earlier run."""
+        return int(self._db.execute("SELECT count(*) FROM reused").fetchone()[0])
+
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         self._db.close()
+        for earlier, _ in self._earlier:
+            earlier.close()
+
+
+_FIND = {
+    "draws": "SELECT completion FROM draws WHERE key = ?",
+    "reused": "SELECT completion FROM reused WHERE key = ?",
+}
+
+
+def _read(text: str) -> Completion:
+    return Completion.from_dict(json.loads(text))
+
+
+class Meter(Protocol):
+    """Who watches over what is spent."""
+
+    def call(
+        self, identity: str, messages: Sequence[Message], sampling: Sampling
+    ) -> AbstractAsyncContextManager[Callable[[Usage], None]]:
+        """Let a call begin, or raise Stopped; what is yielded takes what the call cost."""
 
 
 class Journal:
-    """A `Model` that records every draw of another one."""
+    """A `Model` that records every draw of another one. A meter may stop it before a call."""
 
-    def __init__(self, model: Model, store: DrawStore) -> None:
+    def __init__(self, model: Model, store: DrawStore, meter: Meter | None = None) -> None:
         self.model = model
         self.store = store
+        self.meter = meter
         self._in_flight: dict[str, asyncio.Task[Completion]] = {}
         self._waiting: dict[str, int] = {}
 
@@ -164,8 +209,15 @@ class Journal:
         prefill: str,
         on_delta: OnDelta | None,
     ) -> Completion:
-        [completion] = await self.model.sample(
-            messages, sampling, n=1, first_draw=draw, prefill=prefill, on_delta=on_delta
-        )
-        self.store.put(key, self.identity, draw, completion)
+        async with AsyncExitStack() as stack:
+            cost = None
+            if self.meter is not None:
+                meter = self.meter.call(self.identity, messages, sampling)
+                cost = await stack.enter_async_context(meter)
+            [completion] = await self.model.sample(
+                messages, sampling, n=1, first_draw=draw, prefill=prefill, on_delta=on_delta
+            )
+            self.store.put(key, self.identity, draw, completion)
+            if cost is not None:
+                cost(completion.usage)
         return completion

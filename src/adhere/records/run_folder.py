@@ -26,6 +26,7 @@ from filelock import Timeout as LockTaken
 from adhere.errors import BadInput, disk_error
 from adhere.records.database import SCHEMA_VERSION, open_database, writing
 from adhere.records.journal import DrawStore
+from adhere.records.marks import MarkTable
 
 RUN_FILE = "run.yaml"
 JOURNAL_FILE = "journal.sqlite"
@@ -34,6 +35,7 @@ SUMMARY_FILE = "summary.json"
 
 ROWS_SCHEMA = """
 CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 
 GROWING = (
@@ -73,9 +75,13 @@ def dump_json(value: Any) -> str:
 class RunFolder:
     """A run folder opened for writing. Use as a context manager."""
 
-    def __init__(self, path: Path) -> None:
-        """Make the folder if need be and lock it. Raises BadInput, DiskFull."""
+    def __init__(self, path: Path, earlier: Path | None = None) -> None:
+        """Make the folder if need be and lock it. Raises BadInput, DiskFull.
+
+        `earlier`: the folder of a run whose draws and marks are taken over where they fit.
+        """
         self.path = path
+        self._earlier = earlier / JOURNAL_FILE if earlier is not None else None
         try:
             existed = path.exists()
             self._made = _missing(path)
@@ -113,7 +119,8 @@ class RunFolder:
     def _open(self) -> None:
         journal = self.path / JOURNAL_FILE
         self._db = open_database(journal, ROWS_SCHEMA)
-        self.draws = DrawStore(journal)
+        self.draws = DrawStore(journal, self._earlier)
+        self.marks = MarkTable(journal, self._earlier)
         self._results: TextIO | None = None
 
     def __enter__(self) -> RunFolder:
@@ -128,6 +135,7 @@ class RunFolder:
             self._results.close()
             self._results = None
         self.draws.close()
+        self.marks.close()
         self._db.close()
         self._lock.release()
 
@@ -163,9 +171,9 @@ class RunFolder:
             if differing := list(_differences(before, identity)):
                 raise BadInput(
                     f"{self.path} is a run with another identity:\n  " + "\n  ".join(differing),
-                    hint="Choose another folder with --out to run the new configuration, "
-                    "or restore the old one to go on.",
+                    hint=_hint(self.path, differing),
                 )
+            identity = {**before, **identity}
             for field in GROWING:
                 identity[field] = {**before.get(field, {}), **identity.get(field, {})}
         return identity
@@ -178,6 +186,8 @@ class RunFolder:
         if old is not None:
             whole["created"] = old.get("created", whole.get("created"))
             whole["models"] = {**old.get("models", {}), **record.get("models", {})}
+            if "judge" in old:
+                whole.setdefault("judge", old["judge"])
         if whole != old:
             write_atomic(self.path / RUN_FILE, yaml.safe_dump(whole, sort_keys=False))
 
@@ -192,6 +202,11 @@ class RunFolder:
         found = (json.loads(text) for (text,) in self._db.execute("SELECT row FROM rows"))
         return {row_key(row): row for row in found}
 
+    @property
+    def is_appending(self) -> bool:
+        """Whether results.jsonl is open, in line with the journal."""
+        return self._results is not None
+
     def start_rows(self, order: Iterable[Key]) -> None:
         """Bring results.jsonl in line with the journal and open it for appending."""
         self.export_rows(order)
@@ -200,20 +215,33 @@ class RunFolder:
         except OSError as error:
             raise disk_error(error, self.path / RESULTS_FILE) from None
 
-    def put_row(self, row: Mapping[str, Any]) -> None:
-        """Commit one row; an earlier failed try of the same key is replaced."""
+    def put_row(self, row: Mapping[str, Any], *, whole: bool = True) -> None:
+        """Commit one row; an earlier try of the same key is replaced.
+
+        A row that is not `whole` yet (it waits for its judge) is not appended to results.jsonl.
+        """
         text = dump_json(row)
         with writing(self.path / JOURNAL_FILE):
             self._db.execute(
                 "INSERT OR REPLACE INTO rows (key, row) VALUES (?, ?)",
                 (json.dumps(row_key(row)), text),
             )
-        if self._results is not None:
+        if self._results is not None and whole:
             try:
                 self._results.write(text + "\n")
                 self._results.flush()
             except OSError as error:
                 raise disk_error(error, self.path / RESULTS_FILE) from None
+
+    def put_fact(self, name: str, value: Any) -> None:
+        """Commit something that the summary needs and no row holds, as JSON."""
+        with writing(self.path / JOURNAL_FILE):
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, dump_json(value)))
+
+    def get_fact(self, name: str) -> Any:
+        """What was put under a name, or None."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return json.loads(row[0]) if row else None
 
     def export_rows(self, order: Iterable[Key]) -> list[dict[str, Any]]:
         """Write results.jsonl whole: rows in the order given, then any others by key."""
@@ -243,6 +271,18 @@ def read_run_record(path: Path) -> dict[str, Any] | None:
     if not isinstance(data, dict) or not isinstance(data.get("identity"), dict):
         raise BadInput(f"{file}: is damaged; expected a record written by adhere")
     return data
+
+
+def _hint(path: Path, differing: list[str]) -> str:
+    if all(line.startswith("spec:") for line in differing):
+        return (
+            f"The spec was edited. Give --reuse {path} and a new --out: only what the edit "
+            "changed is sampled and judged again."
+        )
+    return (
+        "Choose another folder with --out to run the new configuration, or restore the old one "
+        "to go on."
+    )
 
 
 def _missing(path: Path) -> list[Path]:

@@ -1,0 +1,99 @@
+"""Controls: what an empty text and a canned refusal would get from the same judge.
+
+A spec that rewards saying nothing, or a judge that does, shows here first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from adhere.chat import Answer, Case, Models, Outcome, Unscored
+from adhere.errors import AdhereError
+from adhere.experiments.inputs import Inputs
+from adhere.records import RunFolder
+from adhere.spec import Specification
+from adhere.suites import Suite
+
+CANNED_REFUSAL = "I'm sorry, but I can't help with that."
+NAMES = ("empty text", "canned refusal")
+
+Controls = dict[tuple[str, str], list[dict[str, Any]]]  # (suite, control) to its rows
+
+
+def texts(spec: Specification) -> Mapping[str, str]:
+    """The text of each control."""
+    return dict(zip(NAMES, ("", spec.fallback or CANNED_REFUSAL), strict=True))
+
+
+def sample(inputs: Inputs, suite: Suite) -> list[Case]:
+    """The cases on which controls are judged: all by checks, a seeded sample by a model."""
+    cases = list(suite.cases)
+    most = inputs.plan.controls
+    if not inputs.judge.requires or len(cases) <= most:
+        return cases
+    picked = random.Random(f"{inputs.plan.sampling.seed} {suite.digest}").sample(cases, most)  # noqa: S311
+    return sorted(picked, key=lambda case: case.id)
+
+
+async def control_rows(inputs: Inputs, suite: Suite, models: Models) -> Controls:
+    """Judge both controls on the suite's sample. A fault of the judge leaves a row unscored."""
+
+    async def one(case: Case, control: str, text: str) -> dict[str, Any]:
+        try:
+            verdict = await inputs.judge.judge(case, Answer(text), inputs.spec, models)
+        except AdhereError as error:
+            verdict = Unscored(error.message, error)
+        scored = not isinstance(verdict, Unscored)
+        return {
+            "case": case.id,
+            "label": case.label,
+            "repeat": 0,
+            "outcome": Outcome.SCORED if scored else Outcome.UNSCORED,
+            "marks": {}
+            if isinstance(verdict, Unscored)
+            else {k: v.mark.value for k, v in verdict.marks.items()},
+            "empty": not text,
+            "refused": bool(text),
+            "cut": False,
+        }
+
+    cases = sample(inputs, suite)
+    out: Controls = {}
+    for control, text in texts(inputs.spec).items():
+        rows = await asyncio.gather(*(one(case, control, text) for case in cases))
+        out[suite.name, control] = list(rows)
+    return out
+
+
+async def judge_controls(inputs: Inputs, folder: RunFolder, models: Models) -> None:
+    """Let the judge that is open judge the controls; the summary is made when it is closed."""
+    if not inputs.plan.controls:
+        return
+    for suite in inputs.suites:
+        for (name, control), rows in (await control_rows(inputs, suite, models)).items():
+            folder.put_fact(f"control {control} on {name}", rows)
+
+
+async def read_controls(inputs: Inputs, folder: RunFolder) -> Controls:
+    """The controls of a run: judged now by checks, or as the judge left them."""
+    out: Controls = {}
+    for suite in inputs.suites:
+        if not inputs.judge.requires:
+            out.update(await control_rows(inputs, suite, {}))
+            continue
+        for control in NAMES:
+            if rows := folder.get_fact(f"control {control} on {suite.name}"):
+                out[suite.name, control] = rows
+    return out
+
+
+def controls_missing(inputs: Inputs, folder: RunFolder) -> bool:
+    """Whether a model has yet to judge the controls."""
+    return bool(inputs.judge.requires and inputs.plan.controls) and any(
+        folder.get_fact(f"control {control} on {suite.name}") is None
+        for suite in inputs.suites
+        for control in NAMES
+    )

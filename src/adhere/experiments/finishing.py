@@ -1,0 +1,125 @@
+"""The end of a run: rows in order, the summary, the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adhere.chat import Usage
+from adhere.experiments.controls import read_controls
+from adhere.experiments.inputs import Inputs
+from adhere.experiments.metrics import LEVEL
+from adhere.experiments.reusing import edits
+from adhere.experiments.spending import money_spent
+from adhere.experiments.summary import summarise
+from adhere.experiments.trust import judge_trust, read_calibration
+from adhere.records import RunFolder, row_key
+from adhere.records.run_folder import SUMMARY_FILE, Key, write_atomic
+
+CALIBRATION_FILE = "calibration.json"
+
+
+async def finish(
+    inputs: Inputs,
+    folder: RunFolder,
+    keys: Sequence[Key],
+    record: Mapping[str, Any],
+    *,
+    wall_seconds: float,
+    stopped: str = "",
+) -> dict[str, Any]:
+    """Write results.jsonl, summary.json and the report; return the summary."""
+    rows = folder.export_rows(keys)
+    plan = inputs.plan
+    judge_facts = record.get("judge")
+    judge = judge_facts["identity"] if judge_facts else "checks"
+    arms = {**record["identity"]["methods"], **{key[3]: {} for key in keys}}
+    baseline = plan.baseline or ("vanilla" if "vanilla" in arms else next(iter(arms)))
+    spent = folder.draws.spent()
+    labels = _labels(record)
+    summary = summarise(
+        rows=rows,
+        spec=inputs.spec,
+        scorer=inputs.scorer(),
+        judge=judge,
+        baseline=baseline,
+        controls=await read_controls(inputs, folder),
+        settings={
+            **plan.sampling.model_dump(mode="json", exclude_none=True),
+            "alpha": plan.alpha,
+            "na_policy": plan.na_policy,
+            "repeats": plan.repeats,
+            "judge": judge,
+            **({"judge_facts": judge_facts} if judge_facts else {}),
+            "baseline": baseline,
+            "orders": _orders(record),
+            "confidence": LEVEL,
+            "accounting": "true: every call of a method, as if it ran alone",
+        },
+        models=[{"name": name, **facts} for name, facts in record.get("models", {}).items()],
+        undecided=inputs.judge.undecided(inputs.spec),
+        trust=judge_trust(rows, judge, _calibration(inputs, folder), seed=plan.sampling.seed),
+        prices=inputs.prices,
+        expected=_expected(rows, keys, arms),
+        facts={
+            "name": plan.out.name,
+            "created": record["created"],
+            "spent": sum(spent.values(), Usage()).to_dict(),
+            "spent_cost": money_spent(spent, labels, inputs.prices),
+            "currency": inputs.prices.currency if inputs.prices else None,
+            "wall_seconds": round(wall_seconds, 1),
+            "stopped": stopped,
+            "edits": edits(inputs, folder, rows),
+        },
+    )
+    from adhere.reporting import write_report
+
+    write_atomic(
+        folder.path / SUMMARY_FILE,
+        json.dumps(summary, indent=1, ensure_ascii=True, allow_nan=False) + "\n",
+    )
+    write_report(folder.path)
+    return summary
+
+
+def _calibration(inputs: Inputs, folder: RunFolder) -> Mapping[str, Any] | None:
+    """The calibration that the plan names, or the one that was made from this run's labels."""
+    if inputs.calibration is not None:
+        return inputs.calibration
+    own = folder.path / CALIBRATION_FILE
+    return read_calibration(own) if own.is_file() else None
+
+
+def _labels(record: Mapping[str, Any]) -> dict[str, str]:
+    labels = {facts["identity"]: name for name, facts in record.get("models", {}).items()}
+    if judge := record.get("judge"):
+        labels[judge["model_identity"]] = judge["model"]
+    return labels
+
+
+def _expected(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[Key], arms: Mapping[str, Any]
+) -> int:
+    """How many rows the folder is to have: every case for every arm, also of earlier starts."""
+    if not arms or not any(arms.values()):
+        return len(keys)  # answers that were given: each is a row of its own
+    wanted = {row_key(row) for row in rows} | set(keys)
+    models = {key[2] for key in wanted}
+    return len(
+        {
+            (suite, case, label, arm, repeat)
+            for suite, case, _, _, repeat in wanted
+            for label in models
+            for arm in arms
+        }
+    )
+
+
+def _orders(record: Mapping[str, Any]) -> str:
+    orders = {
+        config.get("order")
+        for config in record["identity"]["methods"].values()
+        if "order" in config
+    }
+    return ", ".join(sorted(str(o) for o in orders)) or "none"

@@ -1,0 +1,173 @@
+"""The loop over rows: answered, judged, committed; and the breaker that stops it.
+
+Rows of a model run concurrently; the limiter of each server decides how many calls are in flight.
+Where policy and judge can be open at once a row goes to the judge as soon as it is answered;
+where both decode on this machine all rows are answered first, then all are judged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from adhere.chat import Case, Model, Models, Outcome
+from adhere.errors import AdhereError, Overloaded, Stopped
+from adhere.experiments.answering import answer_row, worth_retrying
+from adhere.experiments.inputs import Arm, Inputs
+from adhere.experiments.marking import JUDGE_ROLE, mark_row, waits_for_judge
+from adhere.models.limiter import Limiter
+from adhere.records import RunFolder
+from adhere.records.run_folder import Key
+
+BREAKER = 20  # equal permanent failures in a row that stop a run
+
+
+class Listener(Protocol):
+    """Who watches a run. All methods are called from the event loop and must return at once."""
+
+    def started(self, total: int, done: int) -> None:
+        """Say how many rows there are, and how many were there before."""
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Take one finished row."""
+
+    def note(self, text: str) -> None:
+        """Take one line of progress."""
+
+
+@dataclass
+class Rows:
+    """The rows of a run on their way. `policy` is None where answers were given, not sampled."""
+
+    inputs: Inputs
+    folder: RunFolder
+    listener: Listener
+    judge_models: Models = field(default_factory=dict)
+    judge_limiter: Limiter | None = None
+    stop: AdhereError | None = None
+    known: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    _streak: tuple[str, int] = ("", 0)
+    _limiters: list[Limiter] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Read what is there."""
+        self.known = self.folder.rows()
+        self.cases: dict[tuple[str, str], Case] = {
+            (suite.name, case.id): case for suite in self.inputs.suites for case in suite.cases
+        }
+        self.arms: dict[str, Arm] = {arm.label: arm for arm in self.inputs.arms}
+        self.scorer = self.inputs.scorer()
+
+    def to_answer(self, keys: Sequence[Key]) -> list[Key]:
+        """Keys that have no answer yet, or one that failed and may come better."""
+        return [k for k in keys if k not in self.known or worth_retrying(self.known[k])]
+
+    def to_judge(self, keys: Sequence[Key]) -> list[Key]:
+        """Keys that have an answer and wait for a verdict."""
+        return [k for k in keys if k in self.known and waits_for_judge(self.known[k])]
+
+    @property
+    def can_judge(self) -> bool:
+        """Whether the judge's models are open (a judge by checks needs none)."""
+        return self.judge_limiter is not None or not self.inputs.judge.requires
+
+    def begin(self, keys: Sequence[Key]) -> None:
+        """Tell the listener where the run stands."""
+        open_ = len({*self.to_answer(keys), *self.to_judge(keys)})
+        self.listener.started(len(keys), len(keys) - open_)
+
+    async def run(self, keys: Sequence[Key], policy: Model | None, limiter: Limiter | None) -> None:
+        """Bring rows forward as far as the open models can. Raises what stops the run."""
+        answer = set(self.to_answer(keys)) if policy is not None else set()
+        judge = set(self.to_judge(keys)) if self.can_judge else set()
+        self._limiters = [x for x in (limiter, self.judge_limiter) if x is not None]
+        # One row for each call that may be in flight: more conversations than a server has slots
+        # would push each other's beginnings out of its cache.
+        answering = asyncio.Semaphore(max(1, int(limiter.ceiling)) if limiter else 1)
+        judging = asyncio.Semaphore(
+            max(1, int(self.judge_limiter.ceiling)) if self.judge_limiter else 64
+        )
+
+        async def one(key: Key) -> None:
+            if key in answer and policy is not None:
+                async with answering:
+                    if not await self._guarded(self._answer(key, policy)):
+                        return
+            row = self.known.get(key)
+            if row is not None and self.can_judge and waits_for_judge(row):
+                async with judging:
+                    await self._guarded(self._judge(key))
+
+        async with asyncio.TaskGroup() as group:
+            for key in keys:
+                if key in answer or key in judge:
+                    group.create_task(one(key))
+        if self.stop is not None:
+            raise self.stop
+
+    async def _guarded(self, work: Any) -> bool:
+        """Run one step of a row; a fault of the run itself stops it. False: go no further."""
+        if self.stop is not None:
+            work.close()
+            return False
+        try:
+            await work
+        except AdhereError as error:  # of the journal or a limit; a model's is part of the row
+            self._halt(error)
+        return self.stop is None
+
+    async def _answer(self, key: Key, policy: Model) -> None:
+        case = self.cases[key[0], key[1]]
+        row = await answer_row(self.inputs, key, case, self.arms[key[3]], policy)
+        if self.stop is not None and row["outcome"] == Outcome.FAILED:
+            return  # never asked, because the breaker is open
+        # What a check decides, and what needs no verdict, is whole at once.
+        if waits_for_judge(row) and not self.inputs.judge.requires:
+            row = await self._marked(key, row)
+        self._commit(key, row)
+
+    async def _judge(self, key: Key) -> None:
+        row = await self._marked(key, self.known[key])
+        if self.stop is not None and row["error"] is not None:
+            return
+        self._commit(key, row)
+
+    async def _marked(self, key: Key, row: Mapping[str, Any]) -> dict[str, Any]:
+        case = self.cases[key[0], key[1]]
+        inputs = self.inputs
+        return await mark_row(row, case, inputs.judge, inputs.spec, self.scorer, self.judge_models)
+
+    def _commit(self, key: Key, row: dict[str, Any]) -> None:
+        waits = waits_for_judge(row) and row["error"] is None
+        self.folder.put_row(row, whole=not waits)
+        self.known[key] = row
+        if not waits:
+            self.listener.row(row)
+            self._watch(row)
+
+    def _watch(self, row: Mapping[str, Any]) -> None:
+        """Open the breaker on an error that every row will share."""
+        error = row["error"]
+        if error is None:
+            self._streak = ("", 0)
+            return
+        kind = error["kind"]
+        count = self._streak[1] + 1 if self._streak[0] == kind else 1
+        self._streak = (kind, count)
+        if error["fatal"] or count >= BREAKER:
+            times = "" if error["fatal"] else f"{count} rows in a row failed alike: "
+            who = "the judge: " if error.get("role") == JUDGE_ROLE else ""
+            self._halt(
+                Stopped(
+                    f"stopped: {times}{who}{kind}: {error['message']}",
+                    hint="Mend the cause and run the same command again; it goes on from here.",
+                )
+            )
+
+    def _halt(self, error: AdhereError) -> None:
+        if self.stop is None:
+            self.stop = error
+        for limiter in self._limiters:
+            limiter.stop(Overloaded("the run was stopped"))
