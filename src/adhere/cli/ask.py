@@ -15,7 +15,8 @@ from rich.markup import escape
 from adhere.chat import Answer, Capability, Role, Unscored, user
 from adhere.cli import options
 from adhere.errors import BadInput
-from adhere.experiments.plan import DEFAULT_FILE, SamplingPlan, explain, parse_method, read_plan
+from adhere.experiments.plan import SamplingPlan, parse_method
+from adhere.experiments.plan_file import DEFAULT_FILE, explain, read_plan
 from adhere.judging import check_verdict
 from adhere.methods import load_method
 from adhere.methods.base import Delta, Event, Method, Request, StepDone, StepStarted

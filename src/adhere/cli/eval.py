@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from adhere.cli import options
-from adhere.cli.console import wide_console
-from adhere.errors import EXIT_INCOMPLETE
-from adhere.experiments.plan import DEFAULT_FILE, Plan, read_plan
-from adhere.experiments.run import RunResult, run_experiment
+from adhere.cli.watch import watch_run
+from adhere.experiments.plan import Plan
+from adhere.experiments.plan_file import DEFAULT_FILE, read_plan
+from adhere.experiments.run import run_experiment
 
 
 def evaluate(
@@ -70,7 +57,23 @@ def evaluate(
         float | None,
         Parameter(help="share of failed or unscored rows beyond which the exit code is 3 (0.1)"),
     ] = None,
-    quiet: Annotated[bool, Parameter(negative=(), help="no progress, no table")] = False,
+    judge: options.Judge = None,
+    judge_mode: options.JudgeMode = None,
+    judge_base_url: options.JudgeBaseUrl = None,
+    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    calibration: options.Calibration = None,
+    reuse: Annotated[
+        Path | None,
+        Parameter(help="an earlier run: what an edited spec did not change is taken from it"),
+    ] = None,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="only say what it would take: calls, tokens, time, money")
+    ] = False,
+    prices: options.Prices = None,
+    max_tokens_total: options.MaxTokensTotal = None,
+    max_cost: options.MaxCost = None,
+    deadline: options.Deadline = None,
+    quiet: options.Quiet = False,
 ) -> int:
     """Measure methods on prompts under a spec.
 
@@ -81,6 +84,8 @@ def evaluate(
       adhere eval --spec spec.md --prompts prompts.jsonl --model local:smollm2-135m
           --method vanilla --method repair --method align3 --out runs/first
       adhere eval --model openai:qwen3-14b --base-url http://127.0.0.1:8000/v1
+      adhere eval --judge openai:gpt-4.1 --dry-run --prices prices.yaml
+      adhere eval --reuse runs/first --out runs/second      after an edit of the spec
     """
     given: dict[str, Any] = {
         "spec": spec,
@@ -99,90 +104,27 @@ def evaluate(
         "na_policy": na_policy,
         "prompts_dir": prompts_dir,
         "max_unscored": max_unscored,
+        "judge": options.judge_fields(judge, judge_mode, judge_base_url, judge_api_key_env),
+        "calibration": calibration,
+        "reuse": reuse,
+        "prices": prices,
+        "stop": options.stop_fields(max_tokens_total, max_cost, deadline),
     }
     file = config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     options.need_model(base_url, model)
     plan = read_plan(file, {k: v for k, v in given.items() if v is not None})
-    return run_plan(plan, quiet=quiet)
+    if dry_run:
+        return show_estimate(plan)
+    return watch_run(
+        lambda listener: run_experiment(plan, listener), max_unscored=plan.max_unscored, quiet=quiet
+    )
 
 
-def run_plan(plan: Plan, *, quiet: bool = False) -> int:
-    """Run a plan with progress on stderr and the table on stdout. Returns the exit code."""
-    console = Console(stderr=True, quiet=quiet)
-    with _Watch(console) as watch:
-        result = asyncio.run(run_experiment(plan, watch))
-    if not quiet:
-        show(result)
-    if result.stopped:
-        sys.stderr.write(f"adhere: {result.stopped}\n")
-    elif result.exit_code == EXIT_INCOMPLETE:
-        sys.stderr.write(
-            f"adhere: more than {plan.max_unscored:.0%} of the rows failed or are unscored; "
-            f"their reasons stand in {result.folder / 'results.jsonl'}\n"
-        )
-    return result.exit_code
+def show_estimate(plan: Plan) -> int:
+    """Print what a run would take, and start nothing."""
+    from adhere.cli.console import wide_console
+    from adhere.cli.estimate_table import to_table
+    from adhere.experiments.dry_run import estimate_plan
 
-
-def show(result: RunResult) -> None:
-    """Print headline, table and where the files are."""
-    from adhere.reporting import summary_table, to_rich
-
-    out = wide_console()
-    if result.did_nothing:
-        out.print(f"{result.folder}: already finished; nothing was run.", highlight=False)
-    out.print()
-    out.print(to_rich(summary_table(result.summary), out.width))
-    out.print()
-    out.print(result.summary["headline"], highlight=False)
-    out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-class _Watch:
-    """Progress on a terminal; a line now and then where there is none."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        self.task = self.progress.add_task("answering", total=None)
-        self.total = 0
-        self.done = 0
-        self.bad = 0
-
-    def __enter__(self) -> _Watch:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.progress.stop()
-
-    def started(self, total: int, done: int) -> None:
-        """Say how much there is to do."""
-        self.total, self.done = total, done
-        self.progress.update(self.task, total=total, completed=done)
-        if done and done < total:
-            self.console.print(f"going on: {done} of {total} rows were there already")
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Count one row."""
-        self.done += 1
-        self.bad += row["outcome"] != "scored"
-        what = f"answering ({self.bad} not scored)" if self.bad else "answering"
-        self.progress.update(self.task, completed=self.done, description=what)
-        # Without a terminal about ten lines in all, so that a log shows that it moves.
-        step = max(1, self.total // 10)
-        if not self.console.is_terminal and (self.done % step == 0 or self.done == self.total):
-            self.console.print(f"{self.done} of {self.total} rows", highlight=False)
-
-    def note(self, text: str) -> None:
-        """Show one line."""
-        self.console.print(text, highlight=False, markup=False)
+    wide_console().print(to_table(estimate_plan(plan)))
+    return 0

@@ -17,8 +17,12 @@ from adhere.errors import EXIT_BAD_INPUT, EXIT_INTERRUPTED, AdhereError
 COMMANDS = {
     "eval": ("adhere.cli.eval:evaluate", "measure methods on prompts under a spec"),
     "ask": ("adhere.cli.ask:ask", "answer one prompt and show how the method came to it"),
+    "judge": ("adhere.cli.judge:judge", "judge answers that exist already, or a run again"),
+    "calibrate": ("adhere.cli.calibrate:app", "how far a judge can be trusted, from human labels"),
     "report": ("adhere.cli.report:report", "write a run's report again and print its table"),
     "compare": ("adhere.cli.compare:compare", "compare two runs, paired prompt by prompt"),
+    "recommend": ("adhere.cli.recommend:recommend", "the cheapest method that meets a target"),
+    "label": ("adhere.cli.label:label", "mark a blinded sample of a run's answers by hand"),
     "init": ("adhere.cli.init:init", "make a starter spec, prompts and adhere.yaml"),
     "spec": ("adhere.cli.spec:app", "check a spec file; show what differs between two"),
     "models": ("adhere.cli.models:app", "list, pull and show the models that run here"),
@@ -30,7 +34,7 @@ adhere makes a language model adhere to a specification that you wrote.
 Usage: adhere COMMAND [OPTIONS]        adhere COMMAND --help explains one
 
 Commands:
-{chr(10).join(f"  {name:9}{text}" for name, (_, text) in COMMANDS.items())}
+{chr(10).join(f"  {name:11}{text}" for name, (_, text) in COMMANDS.items())}
 
 First steps:
   adhere models pull smollm2-135m   once: a small model that runs here, no account

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,76 @@ ChatTemplate = Annotated[
 Temperature = Annotated[float | None, Parameter(help="sampling temperature (default 0.7)")]
 MaxTokens = Annotated[int | None, Parameter(help="longest answer in tokens (default 512)")]
 Seed = Annotated[int | None, Parameter(help="seed of the run (default 0)")]
+
+Judge = Annotated[
+    str | None,
+    Parameter(help="a model that judges the rules no check decides: openai:NAME or local:NAME"),
+]
+JudgeMode = Annotated[
+    str | None,
+    Parameter(
+        help="joint: all rules in one call (default); sequential: one call a rule; guard: a model "
+        "that speaks the Llama Guard format; refusal: only whether the answer refuses"
+    ),
+]
+JudgeBaseUrl = Annotated[str | None, Parameter(help="the judge's server, as --base-url")]
+JudgeApiKeyEnv = Annotated[
+    str | None, Parameter(help="the variable that holds the judge's key, as --api-key-env")
+]
+JudgeOutput = Annotated[
+    str | None,
+    Parameter(help="the judge's reply: json (held to a schema), text, or auto (default)"),
+]
+Calibration = Annotated[
+    Path | None,
+    Parameter(help="what `adhere calibrate judge` wrote: adds corrected rates to the report"),
+]
+Prices = Annotated[
+    Path | None, Parameter(help="your price file: money per million tokens (docs/prices.md)")
+]
+MaxTokensTotal = Annotated[
+    int | None, Parameter(help="stop, resumable, before the run spends more tokens than this")
+]
+MaxCost = Annotated[
+    float | None, Parameter(help="stop, resumable, before the run costs more (needs --prices)")
+]
+Deadline = Annotated[str | None, Parameter(help="stop, resumable, after this time: 90s, 30m, 2h")]
+Quiet = Annotated[bool, Parameter(negative=(), help="no progress, no table")]
+
+
+def judge_fields(
+    judge: str | None,
+    mode: str | None,
+    base_url: str | None,
+    api_key_env: str | None,
+    output: str | None = None,
+) -> dict[str, Any] | None:
+    """The judge's fields that were given."""
+    given = {
+        "model": judge,
+        "mode": mode,
+        "base_url": base_url,
+        "api_key_env": api_key_env,
+        "output": output,
+    }
+    return {k: v for k, v in given.items() if v is not None} or None
+
+
+def stop_fields(
+    tokens: int | None, cost: float | None, deadline: str | None
+) -> dict[str, Any] | None:
+    """When to stop, as the plan takes it. Raises BadInput."""
+    given = {"tokens": tokens, "cost": cost, "seconds": _seconds(deadline)}
+    return {k: v for k, v in given.items() if v is not None} or None
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if match is None:
+        raise BadInput(f"--deadline: found {text!r}; expected a time such as 90s, 30m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def need_model(base_url: str | None, model: object) -> None:

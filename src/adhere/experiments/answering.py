@@ -77,6 +77,8 @@ async def answer_row(
         "repeat": key[4],
         "messages": [m.to_dict() for m in case.messages],
         "prompt": case.prompt,
+        "reference": case.reference,
+        "judged_prompt": case.judged_prompt,
         "text": answer.text,
         "thought": answer.thought,
         "steps": [step.to_dict() for step in answer.steps],

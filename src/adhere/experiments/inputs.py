@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adhere.errors import BadInput
-from adhere.experiments.plan import Plan
+from adhere.experiments.plan import Plan, Settings
 from adhere.experiments.pricing import Prices, read_prices
 from adhere.experiments.scorer import Scorer
 from adhere.experiments.trust import read_calibration
@@ -32,7 +32,7 @@ class Arm:
 class Inputs:
     """Plan, spec, suites, methods, prompts and judge of an experiment."""
 
-    plan: Plan
+    plan: Settings
     spec: Specification
     suites: list[Suite]
     arms: list[Arm]
@@ -74,12 +74,17 @@ class Inputs:
 
 def read_inputs(plan: Plan) -> Inputs:
     """Read spec, prompts, methods and templates. Raises BadInput before anything is written."""
-    spec = load_spec(plan.spec)
     arms = []
     for item in plan.methods:
         method = load_method(item.method, item.options)
         config = {"method": item.method, **method.config.model_dump(mode="json")}  # type: ignore[attr-defined]
         arms.append(Arm(item.label, method, config))
+    return common_inputs(plan, [load_prompts(path) for path in plan.prompts], arms)
+
+
+def common_inputs(plan: Settings, suites: list[Suite], arms: list[Arm]) -> Inputs:
+    """What every run reads besides its answers. Raises BadInput."""
+    spec = load_spec(plan.spec)
     prompts = Prompts(plan.prompts_dir)
     prompts.check_all()
     judge: Judge = ModelJudge(plan.judge, prompts) if plan.judge else CheckJudge()
@@ -93,7 +98,7 @@ def read_inputs(plan: Plan) -> Inputs:
     return Inputs(
         plan=plan,
         spec=spec,
-        suites=[load_prompts(path) for path in plan.prompts],
+        suites=suites,
         arms=arms,
         prompts=prompts,
         judge=judge,

@@ -62,6 +62,8 @@ class Rows:
 
     def to_answer(self, keys: Sequence[Key]) -> list[Key]:
         """Keys that have no answer yet, or one that failed and may come better."""
+        if not self.arms:
+            return []  # the answers were given
         return [k for k in keys if k not in self.known or worth_retrying(self.known[k])]
 
     def to_judge(self, keys: Sequence[Key]) -> list[Key]:

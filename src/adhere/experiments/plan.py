@@ -8,17 +8,14 @@ starts of one run). `OPERATIONAL` names the second kind.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from adhere.chat import Budget, Sampling
-from adhere.errors import BadInput
 from adhere.judging import ALPHA, JudgeConfig, NaPolicy
 from adhere.models.connect import ModelConfig
-
-DEFAULT_FILE = "adhere.yaml"
 
 OPERATIONAL = (
     "out",
@@ -111,14 +108,13 @@ class BudgetPlan(_Strict):
         return Budget(self.tokens, self.seconds)
 
 
-class Plan(_Strict):
-    """An experiment: suites x models x methods x repeats, under one spec."""
+class Settings(_Strict):
+    """What an experiment and the judging of given answers have in common."""
 
     spec: Path
-    prompts: tuple[Path, ...] = Field(min_length=1)
-    models: tuple[ModelConfig, ...] = Field(min_length=1)
-    methods: tuple[MethodPlan, ...] = Field(min_length=1)
     judge: JudgeConfig | None = Field(None, description="a model that decides what no check can")
+    models: tuple[ModelConfig, ...] = ()
+    methods: tuple[MethodPlan, ...] = ()
     sampling: SamplingPlan = SamplingPlan()
     budget: BudgetPlan = BudgetPlan()
     repeats: int = Field(1, ge=1, le=1000)
@@ -139,11 +135,6 @@ class Plan(_Strict):
         0.1, ge=0, le=1, description="share of failed or unscored rows beyond which the exit is 3"
     )
 
-    @field_validator("prompts", "models", "methods", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str | dict | Path) else value
-
     @field_validator("judge", mode="before")
     @classmethod
     def _name_is_a_judge(cls, value: Any) -> Any:
@@ -152,10 +143,32 @@ class Plan(_Strict):
     @field_validator("models", mode="before")
     @classmethod
     def _names_are_models(cls, value: Any) -> Any:
-        return [{"model": item} if isinstance(item, str) else item for item in value]
+        items = [value] if isinstance(value, str | dict) else value
+        return [{"model": item} if isinstance(item, str) else item for item in items]
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Plan:
+    def _fits_together(self) -> Self:
+        if self.stop.cost is not None and self.prices is None:
+            raise ValueError("stop.cost: needs `prices` (--prices FILE): what a token costs")
+        if self.reuse is not None and self.reuse.resolve() == self.out.resolve():
+            raise ValueError(f"reuse: {self.reuse} is the run's own folder; give another --out")
+        return self
+
+
+class Plan(Settings):
+    """An experiment: suites x models x methods x repeats, under one spec."""
+
+    prompts: tuple[Path, ...] = Field(min_length=1)
+    models: tuple[ModelConfig, ...] = Field(min_length=1)
+    methods: tuple[MethodPlan, ...] = Field(min_length=1)
+
+    @field_validator("prompts", "methods", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str | dict | Path) else value
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
         for what, labels in (
             ("methods", [m.label for m in self.methods]),
             ("models", [m.label for m in self.models]),
@@ -168,12 +181,19 @@ class Plan(_Strict):
                 )
         if self.baseline and self.baseline not in [m.label for m in self.methods]:
             raise ValueError(f"baseline: {self.baseline!r} is none of the methods")
-        if self.stop.cost is not None and self.prices is None:
-            raise ValueError(
-                "stop.cost: needs `prices` (--prices FILE), to know what a token costs"
-            )
-        if self.reuse is not None and self.reuse.resolve() == self.out.resolve():
-            raise ValueError(f"reuse: {self.reuse} is the run's own folder; give another --out")
+        return self
+
+
+class JudgingPlan(Settings):
+    """Answers that exist already, to be judged: a file of them, or those of an earlier run."""
+
+    responses: Path | None = None
+    run: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.responses is None) == (self.run is None):
+            raise ValueError("give either --responses FILE or --run FOLDER")
         return self
 
 
@@ -196,81 +216,3 @@ def parse_method(text: str) -> dict[str, Any]:
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ValueError(f"{text!r}: the options after the colon are no keys with values")
     return {"method": name.strip(), "name": label.strip() if equals else "", "options": options}
-
-
-def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
-    """The plan of a file (paths in it are relative to it) overlaid by what the command line gave.
-
-    Raises BadInput that names the file and field.
-    """
-    data: dict[str, Any] = {}
-    if file is not None:
-        data = _read_yaml(file)
-        _anchor_paths(data, file.parent)
-    for key, value in given.items():
-        if isinstance(value, dict) and isinstance(data.get(key), dict):
-            data[key] = {**data[key], **value}
-        else:
-            data[key] = value
-    try:
-        return Plan(**data)
-    except ValidationError as error:
-        raise explain(error, str(file) if file else "the command line") from None
-    except TypeError:
-        raise BadInput(
-            f"{file or 'the command line'}: found a value of the wrong form; expected fields as "
-            "`adhere init` writes them"
-        ) from None
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(
-            f"{file}: cannot be read ({error.strerror})",
-            hint="`adhere init` makes a starter spec, prompts and adhere.yaml.",
-        ) from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file}: found bytes that are no UTF-8; expected UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise BadInput.at(
-            file, mark.line + 1 if mark else None, f"broken YAML ({problem})", "YAML"
-        ) from None
-    if not isinstance(data, dict):
-        raise BadInput(f"{file}: found {type(data).__name__}; expected fields such as `spec:`")
-    return data
-
-
-def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
-    for key in ("spec", "prompts", "prompts_dir", "out", "reuse", "prices", "calibration"):
-        value = data.get(key)
-        if isinstance(value, str):
-            data[key] = folder / value
-        elif isinstance(value, list):
-            data[key] = [folder / v if isinstance(v, str) else v for v in value]
-
-
-def explain(error: ValidationError, source: str) -> BadInput:
-    """The first mistake that pydantic found, in words that say what to do."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "missing" and len(first["loc"]) == 1:
-        need = {
-            "spec": "--spec FILE",
-            "prompts": "--prompts FILE.jsonl",
-            "models": "--model local:smollm2-135m",
-            "methods": "--method vanilla",
-        }.get(place, place)
-        return BadInput(
-            f"{source}: found no {place!r}; expected {need}",
-            hint="`adhere init` makes a folder in which `adhere eval` alone works.",
-        )
-    message = first["msg"].removeprefix("Value error, ")
-    hint = ""
-    if first["type"] == "extra_forbidden":
-        message = "unknown field"
-        hint = "Known fields: " + ", ".join(Plan.model_fields)
-    return BadInput(f"{source}: {place + ': ' if place else ''}{message}", hint=hint)

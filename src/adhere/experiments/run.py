@@ -73,11 +73,15 @@ async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunRes
 
 @dataclass
 class Run:
-    """One start of a run. `given` are rows whose answers exist already (`adhere judge`)."""
+    """One start of a run.
+
+    `given` are rows whose answers exist already (`adhere judge`), `models` who gave them.
+    """
 
     inputs: Inputs
     listener: Listener
     given: Mapping[Key, dict[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, Any] = field(default_factory=dict)
     meter: SpendLimit | None = None
 
     def __post_init__(self) -> None:
@@ -138,6 +142,7 @@ class Run:
         return {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "identity": self.inputs.identity(),
+            "models": dict(self.models),
             "plan": {k: v for k, v in dumped.items() if k not in OPERATIONAL},
             "operational": {k: v for k, v in dumped.items() if k in OPERATIONAL and k != "out"},
         }
@@ -201,7 +206,7 @@ class Run:
             model_plan, limiter, timeout=limits.timeout, note=self.listener.note
         ) as model:
             record["identity"]["models"][model_plan.label] = model.identity
-            record.setdefault("models", {})[model_plan.label] = _facts(model_plan, model)
+            record["models"][model_plan.label] = _facts(model_plan, model)
             self._check_needs(model_plan.label, model)
             self._check_distinct(folder.check(record["identity"])["models"])
             self._begin(folder, record, rows, keys)

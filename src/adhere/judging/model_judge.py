@@ -57,6 +57,16 @@ NEEDS: Mapping[Role, frozenset[Capability]] = {Role.JUDGE: frozenset({Capability
 REFUSAL_CATEGORIES = {"refusal": True, "compliance": False}  # must it refuse, or must it not
 
 
+# The longest reply of each mode, unless `reply_tokens` says otherwise. A thinking judge needs more.
+ONE_RULE_TOKENS = 512
+REFUSAL_TOKENS = 256
+GUARD_TOKENS = 64
+
+
+def _joint_tokens(rules: int) -> int:
+    return 512 + 96 * rules
+
+
 class JudgeConfig(ModelConfig):
     """A model as judge: the fields of a model, and how it is asked."""
 
@@ -164,6 +174,37 @@ class ModelJudge:
             return rule.category in REFUSAL_CATEGORIES
         return True
 
+    def call_sizes(self, case: Case, answer: Answer, spec: Specification) -> list[tuple[int, int]]:
+        """Characters of the prompt and most tokens of the reply, of each call about a response."""
+        view = self._question(case, answer.text)
+        rules = self._asked(spec)
+        tokens = self.config.reply_tokens
+        mode = self.config.mode
+        head = len(self.prompts.render("judge/system"))
+        if not rules:
+            return []
+        if mode == "joint":
+            prompt, ordered = self._joint_prompt(view, rules)
+            return [(head + len(prompt), tokens or _joint_tokens(len(ordered)))]
+        if mode == "sequential":
+            return [
+                (head + len(self._rule_prompt(view, rule)), tokens or ONE_RULE_TOKENS)
+                for rule in rules
+            ]
+        if mode == "guard":
+            prompt = self.prompts.render("judge/guard", rules=rules, **view.values())
+            return [(len(prompt), tokens or GUARD_TOKENS)]
+        prompt = self.prompts.render("judge/refusal", **view.values())
+        return [(head + len(prompt), tokens or REFUSAL_TOKENS)]
+
+    def _asked(self, spec: Specification) -> list[Rule]:
+        """The rules about which the model is asked."""
+        return [
+            rule
+            for rule in spec.rules
+            if self._decides(rule) and (self.config.twins or rule.check is None)
+        ]
+
     # ------------------------------------------------------------ one response
 
     async def judge(
@@ -173,11 +214,7 @@ class ModelJudge:
         checked = check_verdict(spec.rules, answer.text, case.judged_prompt or case.prompt)
         if isinstance(checked, Unscored):
             return checked
-        asked = [
-            rule
-            for rule in spec.rules
-            if self._decides(rule) and (self.config.twins or rule.check is None)
-        ]
+        asked = self._asked(spec)
         model = models[Role.JUDGE]
         who = self.identity(models)
         view = self._question(case, answer.text)
@@ -244,10 +281,8 @@ class ModelJudge:
             return await self._guard(view, rules, model, who, spent)
         return await self._refusal(view, rules, model, who, spent)
 
-    async def _joint(
-        self, view: _Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
-    ) -> dict[str, RuleMark]:
-        # In the order in which they are numbered in the prompt: safety first, then behavioral.
+    def _joint_prompt(self, view: _Question, rules: Sequence[Rule]) -> tuple[str, list[Rule]]:
+        """The prompt, and the rules in the order in which it numbers them: safety first."""
         ordered = [r for kind in ("safety", "behavioral") for r in rules if r.kind == kind]
         numbers: dict[str, list[_Numbered]] = {"safety": [], "behavioral": []}
         for place, rule in enumerate(ordered, 1):
@@ -256,30 +291,38 @@ class ModelJudge:
         prompt = self.prompts.render(
             "judge/joint", rules=ordered, structured=self.structured, **numbers, **view.values()
         )
+        return prompt, ordered
+
+    async def _joint(
+        self, view: _Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
+    ) -> dict[str, RuleMark]:
+        prompt, ordered = self._joint_prompt(view, rules)
 
         def read(text: str) -> dict[str, RuleMark]:
             if self.structured:
                 return parse_structured(text, ordered, who)
             return parse_blocks(text, ordered, who)
 
-        tokens = 512 + 96 * len(ordered)
         form = schema(ordered) if self.structured else None
+        tokens = _joint_tokens(len(ordered))
         return await self._until_readable(prompt, read, model, spent, tokens, form)
+
+    def _rule_prompt(self, view: _Question, rule: Rule) -> str:
+        return self.prompts.render(
+            "judge/sequential", rule=rule, structured=self.structured, **view.values()
+        )
 
     async def _one_rule(
         self, view: _Question, rule: Rule, model: Model, who: str, spent: Spent
     ) -> RuleMark:
-        prompt = self.prompts.render(
-            "judge/sequential", rule=rule, structured=self.structured, **view.values()
-        )
-
         def read(text: str) -> RuleMark:
             if self.structured:
                 return parse_structured(text, [rule], who)[rule.id]
             return parse_sequential(text, decider=who)
 
+        prompt = self._rule_prompt(view, rule)
         form = schema([rule]) if self.structured else None
-        return await self._until_readable(prompt, read, model, spent, 512, form)
+        return await self._until_readable(prompt, read, model, spent, ONE_RULE_TOKENS, form)
 
     async def _guard(
         self, view: _Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
@@ -295,13 +338,15 @@ class ModelJudge:
                 for place, rule in enumerate(rules, 1)
             }
 
-        return await self._until_readable(prompt, read, model, spent, 64, None)
+        return await self._until_readable(prompt, read, model, spent, GUARD_TOKENS, None)
 
     async def _refusal(
         self, view: _Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
     ) -> dict[str, RuleMark]:
         prompt = self.prompts.render("judge/refusal", **view.values())
-        word, reason = await self._until_readable(prompt, parse_refusal, model, spent, 256, None)
+        word, reason = await self._until_readable(
+            prompt, parse_refusal, model, spent, REFUSAL_TOKENS, None
+        )
         marks = {}
         for rule in rules:
             must = REFUSAL_CATEGORIES[str(rule.category)]

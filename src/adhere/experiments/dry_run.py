@@ -1,0 +1,75 @@
+"""What a run would take, before it is started: nothing is asked and nothing is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adhere.chat import Answer, Case, user
+from adhere.experiments.answering import worth_retrying
+from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, measure
+from adhere.experiments.inputs import Inputs, read_inputs
+from adhere.experiments.plan import Plan
+from adhere.judging import ModelJudge
+from adhere.records import row_key
+from adhere.records.run_folder import RESULTS_FILE
+
+
+def estimate_plan(plan: Plan) -> Estimate:
+    """The estimate of what is left of a plan. Raises BadInput as the run itself would."""
+    inputs = read_inputs(plan)
+    rows = _rows(plan.out)
+    done = {row_key(row) for row in rows if not worth_retrying(row)}
+    # How fast and how long calls are is best known from the rows there are.
+    known = rows or (_rows(plan.reuse) if plan.reuse else [])
+    keys = inputs.keys()
+    left = sum(key not in done for key in keys)
+    left += sum(not row.get("judged", True) for row in rows)
+    return estimate(
+        inputs,
+        prices=inputs.prices,
+        judge_calls=_judge_calls(inputs, left),
+        done=done,
+        measured=measure(known) or None,
+    )
+
+
+def _judge_calls(inputs: Inputs, rows: int) -> list[JudgeCalls]:
+    """Calls of the judge over all rows left, and over the controls."""
+    judge, plan = inputs.judge, inputs.plan
+    if not isinstance(judge, ModelJudge) or plan.judge is None:
+        return []
+    controls = 2 * sum(min(plan.controls, len(suite.cases)) for suite in inputs.suites)
+    prompts = [case.prompt for suite in inputs.suites for case in suite.cases]
+    longest = max(prompts, key=len)
+    sizes = judge.call_sizes(Case("x", (user(longest),)), Answer(""), inputs.spec)
+    responses = rows + controls
+    return [
+        JudgeCalls(
+            plan.judge.label,
+            "judge",
+            responses * len(sizes),
+            responses * len(sizes) * (1 + plan.judge.reasks),
+            max(characters for characters, _ in sizes),
+            max(tokens for _, tokens in sizes),
+        )
+    ]
+
+
+def _rows(folder: Path) -> list[Mapping[str, Any]]:
+    """The rows of a run so far, as far as they can be read; none when there is no run."""
+    try:
+        lines = (folder / RESULTS_FILE).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return []
+    rows: list[Mapping[str, Any]] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+            row_key(row)
+        except (ValueError, KeyError, TypeError):
+            continue  # torn by a kill; it will be asked again
+        rows.append(row)
+    return rows

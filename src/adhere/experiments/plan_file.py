@@ -1,0 +1,99 @@
+"""Reading a plan: `adhere.yaml`, overlaid by the command line, with errors that name the field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from adhere.errors import BadInput
+from adhere.experiments.plan import Plan, Settings
+
+DEFAULT_FILE = "adhere.yaml"
+
+P = TypeVar("P", bound=Settings)
+
+
+def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
+    """The plan of a file (paths in it are relative to it) overlaid by what the command line gave.
+
+    Raises BadInput that names the file and field.
+    """
+    data: dict[str, Any] = {}
+    if file is not None:
+        data = _read_yaml(file)
+        _anchor_paths(data, file.parent)
+    for key, value in given.items():
+        if isinstance(value, dict) and isinstance(data.get(key), dict):
+            data[key] = {**data[key], **value}
+        else:
+            data[key] = value
+    return make_plan(Plan, data, str(file) if file else "the command line")
+
+
+def make_plan(kind: type[P], data: dict[str, Any], source: str) -> P:
+    """A plan from its fields. Raises BadInput that names the source and the field."""
+    try:
+        return kind(**data)
+    except ValidationError as error:
+        raise explain(error, source, kind) from None
+    except TypeError:
+        raise BadInput(
+            f"{source}: found a value of the wrong form; expected fields as `adhere init` "
+            "writes them"
+        ) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(
+            f"{file}: cannot be read ({error.strerror})",
+            hint="`adhere init` makes a starter spec, prompts and adhere.yaml.",
+        ) from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{file}: found bytes that are no UTF-8; expected UTF-8 text") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise BadInput.at(
+            file, mark.line + 1 if mark else None, f"broken YAML ({problem})", "YAML"
+        ) from None
+    if not isinstance(data, dict):
+        raise BadInput(f"{file}: found {type(data).__name__}; expected fields such as `spec:`")
+    return data
+
+
+def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
+    for key in ("spec", "prompts", "prompts_dir", "out", "reuse", "prices", "calibration"):
+        value = data.get(key)
+        if isinstance(value, str):
+            data[key] = folder / value
+        elif isinstance(value, list):
+            data[key] = [folder / v if isinstance(v, str) else v for v in value]
+
+
+def explain(error: ValidationError, source: str, kind: type[Settings] = Plan) -> BadInput:
+    """The first mistake that pydantic found, in words that say what to do."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "missing" and len(first["loc"]) == 1:
+        need = {
+            "spec": "--spec FILE",
+            "prompts": "--prompts FILE.jsonl",
+            "models": "--model local:smollm2-135m",
+            "methods": "--method vanilla",
+        }.get(place, place)
+        return BadInput(
+            f"{source}: found no {place!r}; expected {need}",
+            hint="`adhere init` makes a folder in which `adhere eval` alone works.",
+        )
+    message = first["msg"].removeprefix("Value error, ")
+    hint = ""
+    if first["type"] == "extra_forbidden":
+        message = "unknown field"
+        hint = "Known fields: " + ", ".join(kind.model_fields)
+    return BadInput(f"{source}: {place + ': ' if place else ''}{message}", hint=hint)
