@@ -54,7 +54,8 @@ BLOCK_LIKE = re.compile(
     r"[<\uff1c]\s*/?\s*(?:safety|behaviou?r(?:al)?)[\s_-]*spec\w*\s*/?\s*[>\uff1e]", re.IGNORECASE
 )
 _OTHER_TAGS = re.compile(
-    r"<\s*/?\s*(?:REFUSES|PARTLY|ANSWERS|think|VERDICT|(?:BEGIN|END)\s[A-Z ]{3,60})\s*/?\s*>"
+    r"<\s*/?\s*(?:REFUSES|PARTLY|ANSWERS|VERDICT|think|(?:answer|question|message)(?:-\w+)?"
+    r"|(?:BEGIN|END)\s[A-Z ]{3,60})\s*/?\s*>"
     r"|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>",
     re.IGNORECASE,
 )

@@ -150,7 +150,8 @@ def calibrate(
             return Estimate(value, None, None)
         found = [value, *cover, *_percentiles(draws[name] or [value], level)]
         found += [moved for table in hidden if (moved := table.get(name)) is not None]
-        return Estimate(value, min(found), max(found))
+        least = -1.0 if name == "kappa" else 0.0  # sums of weights round
+        return Estimate(value, max(least, min(found)), min(1.0, max(found)))
 
     violated = kish_size(x.weight for x in labels if x.truth)
     followed = kish_size(x.weight for x in labels if not x.truth)
@@ -223,7 +224,7 @@ def _rank_auc(ordered: Iterable[tuple[float, bool, float]]) -> float | None:
         tied[truth] += weight
     won += tied[1] * (followed + tied[0] / 2)
     pairs = (followed + tied[0]) * (violated + tied[1])
-    return won / pairs if pairs else None
+    return min(1.0, won / pairs) if pairs else None
 
 
 def _order_bounds(auc: float | None, size: float, level: float) -> tuple[float, ...]:

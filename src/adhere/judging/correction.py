@@ -89,6 +89,10 @@ def corrected_rate(
       with the truth, and dividing by J would make any rate out of noise;
     * when the published interval lies wholly outside of [0, 1]: the judge said "violated" less
       (or more) often than its errors alone would, so the labels do not speak for these rows.
+
+    Coverage by simulation (docs/judge-trust.md): 0.97 on average, 0.94 at the lowest with 30 to 200
+    labels a class; as low as 0.89 with 5 or 10 labels a class on a judge of Se = Sp = 0.7, where
+    a rate is given only to experiments in which the judge happened to look better than it is.
     """
     if not 0 <= said_positive <= n:
         raise BadInput(f"{said_positive} positives in {n} rows; expected a number from 0 to {n}")
