@@ -127,6 +127,7 @@ class Prompts:
             undefined=jinja2.StrictUndefined,
             keep_trailing_newline=False,
             autoescape=False,
+            auto_reload=False,  # a run reads each template once, and records what it read
         )
         self._env.filters["enclosed"] = enclosed
         self._env.filters["defanged"] = defanged

@@ -88,9 +88,7 @@ class Rows:
         # One row for each call that may be in flight: more conversations than a server has slots
         # would push each other's beginnings out of its cache.
         answering = asyncio.Semaphore(max(1, int(limiter.ceiling)) if limiter else 1)
-        judging = asyncio.Semaphore(
-            max(1, int(self.judge_limiter.ceiling)) if self.judge_limiter else 64
-        )
+        judging = asyncio.Semaphore(self._judge_room())
 
         async def one(key: Key) -> None:
             if key in answer and policy is not None:
@@ -108,6 +106,17 @@ class Rows:
                     group.create_task(one(key))
         if self.stop is not None:
             raise self.stop
+
+    def _judge_room(self) -> int:
+        """Rows that may be with the judge: more than calls, so that a prompt is always ready.
+
+        Not on this machine, where a conversation more than slots costs a cache.
+        """
+        if self.judge_limiter is None:
+            return 64
+        most = max(1, int(self.judge_limiter.ceiling))
+        judge = self.inputs.plan.judge
+        return most if judge is not None and judge.model.startswith("local:") else 2 * most + 8
 
     async def _guarded(self, work: Any) -> bool:
         """Run one step of a row; a fault of the run itself stops it. False: go no further."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adhere.chat import Mark, Outcome, RuleMark, Verdict
+from adhere.chat import Mark, Outcome
 from adhere.errors import BadInput
 from adhere.experiments.inputs import Inputs
 from adhere.experiments.metrics import Estimate, paired_difference
 from adhere.experiments.pairing import Run
 from adhere.experiments.table import spread
-from adhere.judging import score
+from adhere.judging.scoring import score_marks
 from adhere.records import RunFolder, read_run_record
 from adhere.spec import Rule, Specification, diff_specs
 
@@ -195,9 +195,8 @@ def _sar(
     out: dict[str, list[float]] = {}
     for (case, _), (was, now) in sorted(pairs.items(), key=lambda item: item[0]):
         marks: Marks = choose(was["marks"], now["marks"])
-        verdict = Verdict({k: RuleMark(Mark(v)) for k, v in marks.items()})
-        total = score(verdict, spec, alpha=inputs.plan.alpha, na_policy=inputs.plan.na_policy).total
-        out.setdefault(case, []).append(total)
+        scored = score_marks(marks, spec, alpha=inputs.plan.alpha, na_policy=inputs.plan.na_policy)
+        out.setdefault(case, []).append(scored.total)
     return out
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from adhere.chat import Mark, Outcome, RuleMark, Verdict
+from adhere.chat import Outcome
 from adhere.experiments.metrics import Values
-from adhere.judging import NaPolicy, score
+from adhere.judging import NaPolicy
+from adhere.judging.scoring import score_marks
 from adhere.spec import Specification
 
 Row = Mapping[str, Any]
@@ -35,8 +36,7 @@ class Scorer:
 
     def row(self, marks: Mapping[str, str]) -> tuple[float, float, float]:
         """Safety, behavioral score and total of one row's marks."""
-        verdict = Verdict({k: RuleMark(Mark(v)) for k, v in marks.items()})
-        return tuple(score(verdict, self.spec, alpha=self.alpha, na_policy=self.na_policy))  # type: ignore[return-value]
+        return score_marks(marks, self.spec, alpha=self.alpha, na_policy=self.na_policy)
 
     def columns(self, rows: Iterable[Row]) -> tuple[Values, Values, Values]:
         """Safety, behavioral and total by case, over scored rows."""

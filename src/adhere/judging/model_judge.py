@@ -12,6 +12,7 @@ once is not judged again when other rules of the spec are edited.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
@@ -132,6 +133,7 @@ class ModelJudge:
         self.prompts = prompts
         self.store = store
         self.structured = False  # set by `prepare`
+        self._heads: dict[tuple[Rule, ...], str] = {}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -219,7 +221,7 @@ class ModelJudge:
         who = self.identity(models)
         view = self._question(case, answer.text)
         place = digest([who, view.values()])
-        keys = {rule.id: digest([place, rule.kind, rule.text]) for rule in asked}
+        keys = {rule.id: _mark_key(place, rule) for rule in asked}
         known = self.store.get_marks(list(keys.values())) if self.store and keys else {}
         marks = {rule.id: known[keys[rule.id]] for rule in asked if keys[rule.id] in known}
         spent = Spent()
@@ -284,14 +286,22 @@ class ModelJudge:
     def _joint_prompt(self, view: _Question, rules: Sequence[Rule]) -> tuple[str, list[Rule]]:
         """The prompt, and the rules in the order in which it numbers them: safety first."""
         ordered = [r for kind in ("safety", "behavioral") for r in rules if r.kind == kind]
-        numbers: dict[str, list[_Numbered]] = {"safety": [], "behavioral": []}
-        for place, rule in enumerate(ordered, 1):
-            of_kind = numbers[rule.kind]
-            of_kind.append(_Numbered(place if self.structured else len(of_kind) + 1, rule.text))
-        prompt = self.prompts.render(
-            "judge/joint", rules=ordered, structured=self.structured, **numbers, **view.values()
+        counts = {kind: sum(r.kind == kind for r in ordered) for kind in ("safety", "behavioral")}
+        head = self._heads.get(key := tuple(ordered))
+        if head is None:
+            # The same for every response, and the longest part: rendered once, read once by a
+            # server that keeps prefixes.
+            numbers: dict[str, list[_Numbered]] = {"safety": [], "behavioral": []}
+            for place, rule in enumerate(ordered, 1):
+                of_kind = numbers[rule.kind]
+                of_kind.append(_Numbered(place if self.structured else len(of_kind) + 1, rule.text))
+            head = self._heads[key] = self.prompts.render(
+                "judge/joint", rules=ordered, structured=self.structured, **numbers
+            )
+        case = self.prompts.render(
+            "judge/joint_case", structured=self.structured, **counts, **view.values()
         )
-        return prompt, ordered
+        return f"{head}\n\n{case}", ordered
 
     async def _joint(
         self, view: _Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
@@ -376,6 +386,12 @@ class ModelJudge:
         return await until_readable(
             opening, sampling, read, model, self.prompts, spent, reasks=config.reasks
         )
+
+
+def _mark_key(place: str, rule: Rule) -> str:
+    """The key of one mark; `place` is the digest of judge, prompt and response."""
+    text = f"{place}\0{rule.kind}\0{rule.text}"
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _conversation(case: Case) -> str:

@@ -25,6 +25,7 @@ BLOCKS = {"safety": "safety_specifications", "behavioral": "behavioral_specifica
 KEY = "rule_{}"  # of one rule in a structured reply, counted from 1
 
 _ITEM = re.compile(r"(\d{1,4})[.)]\s*(.*?)\s*<(YES|NO|NA)>", re.DOTALL)
+_MARKS = {mark.value: mark for mark in Mark}
 _REASON = 2_000  # characters of a reason that are kept
 
 
@@ -186,9 +187,10 @@ def _block(text: str, name: str, *, needed: bool) -> tuple[int, int] | None:
 def _lines(inner: str, block: str, rules: Sequence[Rule], decider: str) -> Mapping[str, RuleMark]:
     if match := BLOCK_LIKE.search(inner):
         raise Unreadable(f"{match.group(0)!r} stands inside <{block}>")
-    lines = [line.strip() for line in inner.splitlines() if line.strip()]
+    lines = [bare for line in inner.splitlines() if (bare := line.strip())]
     if len(lines) != len(rules):
         raise Unreadable(f"<{block}> must hold {len(rules)} lines, one a rule; found {len(lines)}")
+    one_each = len(VERDICT_LIKE.findall(inner)) == len(lines)
     marks = {}
     for place, (line, rule) in enumerate(zip(lines, rules, strict=True), 1):
         match = _ITEM.fullmatch(line)
@@ -199,9 +201,9 @@ def _lines(inner: str, block: str, rules: Sequence[Rule], decider: str) -> Mappi
             )
         if int(match.group(1)) != place:
             raise Unreadable(f"line {place} of <{block}> has the number {match.group(1)}")
-        if len(VERDICT_LIKE.findall(line)) != 1:
+        if not one_each and len(VERDICT_LIKE.findall(line)) != 1:
             raise Unreadable(f"line {place} of <{block}> holds more than one verdict tag")
-        marks[rule.id] = RuleMark(Mark(match.group(3)), decider, match.group(2)[:_REASON])
+        marks[rule.id] = RuleMark(_MARKS[match.group(3)], decider, match.group(2)[:_REASON])
     return marks
 
 

@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS draws (
     draw INTEGER NOT NULL,
     completion TEXT NOT NULL,
     created REAL NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS reused (key TEXT PRIMARY KEY, completion TEXT NOT NULL) WITHOUT ROWID;
+);
+CREATE TABLE IF NOT EXISTS reused (key TEXT PRIMARY KEY, completion TEXT NOT NULL);
 """
 
 
@@ -63,10 +63,11 @@ class DrawStore:
         tables = ("draws", "reused") if earlier is not None else ()
         opened = [(open_earlier(Path(str(earlier)), table), table) for table in tables]
         self._earlier = [(db, table) for db, table in opened if db is not None]
+        self._reuses = bool(self._earlier) or self.count_reused() > 0
 
     def get(self, key: str) -> Completion | None:
         """The committed draw, or None. A draw of the earlier run is copied, and costs nothing."""
-        for table in ("draws", "reused"):
+        for table in ("draws", "reused") if self._reuses else ("draws",):
             if found := self._db.execute(_FIND[table], (key,)).fetchone():
                 return _read(found[0])
         for earlier, table in self._earlier:
