@@ -12,7 +12,7 @@ Two families:
 | error           | meaning                                           | retried | stops the run |
 |-----------------|---------------------------------------------------|---------|---------------|
 | BadInput        | a file, option or request is wrong                | no      | when 20 in a row |
-| Auth            | the server refuses the key (401, 403)             | no      | yes |
+| Auth            | the server refuses the key (401, 403, no credit)  | no      | yes |
 | NotFound        | no such model or route (404)                      | no      | yes |
 | RateLimited     | 429, after all waits                              | yes     | when 20 in a row |
 | Overloaded      | 5xx, refused or reset connection, after retries   | yes     | when 20 in a row |
@@ -29,6 +29,7 @@ from __future__ import annotations
 from pathlib import Path
 
 EXIT_DONE = 0
+EXIT_GATE = 1  # a gate of `adhere compare --fail-if` did not pass
 EXIT_BAD_INPUT = 2
 EXIT_INCOMPLETE = 3  # finished, with more failed or unscored rows than allowed
 EXIT_STOPPED = 4  # stopped early; the same command goes on from here
@@ -98,7 +99,7 @@ class CallError(AdhereError):
 
 
 class Auth(CallError):
-    """The server refuses the key."""
+    """The server refuses the key, or its account has no credit left."""
 
     fatal = True
 

@@ -24,9 +24,20 @@ from pydantic import Field
 
 from adhere.chat import Answer, Capability, Completion, Message, Models, Role, assistant, user
 from adhere.errors import BadInput, Truncated
-from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
+from adhere.methods.base import (
+    CallPlan,
+    Calls,
+    Emit,
+    MethodConfig,
+    Order,
+    PlannedCall,
+    Request,
+    ignore,
+    read_answer,
+)
 from adhere.methods.prompting import compose
 from adhere.models.thinking import CLOSE, OPEN, plain_thought, split_thought
+from adhere.spec import Specification
 
 Stage = Literal["behavioral", "safety", "audit"]
 Close = Literal["auto", "model", "forced"]
@@ -68,6 +79,27 @@ class Align3:
             return "forced close"
         return ""
 
+    def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
+        """The calls of one answer under `spec` by a model with these capabilities.
+
+        Each call's prompt holds the turns and the thoughts of the stages before it.
+        """
+        variant = self.variant(capabilities)
+        prefix = "emulated_" if variant.startswith("emulated") else ""
+        limit = self.config.think_tokens if variant == "forced close" else None
+        stages = self._stages(spec)
+        calls: list[PlannedCall] = []
+        prompt: tuple[str, ...] = (self.config.order,)
+        for number, stage in enumerate(stages):
+            shown = "rules" if stage == "audit" else stage
+            prompt = (*prompt, f"align3/{prefix}{stage}", shown)
+            calls.append(PlannedCall(stage, prompt, earlier=number, max_tokens=limit))
+        if variant:
+            asked = ("align3/emulated_answer",) if prefix else ()
+            calls.append(PlannedCall("answer", (*prompt, *asked), earlier=len(stages)))
+        last = "and an answer" if variant else "the last of which answers"
+        return CallPlan(tuple(calls), f"{len(stages)} stages of thought, {last}")
+
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""
         calls = Calls(request, models, emit)
@@ -77,10 +109,13 @@ class Align3:
             return await self._emulated(calls, asked)
         return await self._prefilled(calls, asked, forced=bool(variant))
 
+    def _stages(self, spec: Specification) -> tuple[Stage, ...]:
+        rules = {"behavioral": spec.behavioral, "safety": spec.safety, "audit": spec.rules}
+        return tuple(stage for stage in self.config.stages if rules[stage])
+
     def _turns(self, request: Request, prefix: str = "") -> list[tuple[Stage, str]]:
         """Stage and text of each turn; a stage about a kind the spec has no rule of is left out."""
         spec = request.spec
-        rules = {"behavioral": spec.behavioral, "safety": spec.safety, "audit": spec.rules}
         turns = [
             (
                 stage,
@@ -88,8 +123,7 @@ class Align3:
                     f"align3/{prefix}{stage}", behavioral=spec.behavioral, safety=spec.safety
                 ),
             )
-            for stage in self.config.stages
-            if rules[stage]
+            for stage in self._stages(spec)
         ]
         if not turns:
             raise BadInput("align3: the spec has no rule for any of the stages")

@@ -117,6 +117,50 @@ class Method(Protocol):
 Order = Literal["spec_first", "question_first"]
 
 
+# ---------------------------------------------------------------- what an answer will cost
+
+
+@dataclass(frozen=True)
+class PlannedCall:
+    """Calls of one kind in one answer: how often (`low` to `high`), and what they are asked.
+
+    `prompt` names the parts: `conversation` (as it is), `spec_first` or `question_first` (with the
+    spec in it), `question`, `rules`, `safety`, `behavioral`, `reasons` (what checks found), or a
+    template such as `repair/fix`. `earlier`: at most so many earlier completions stand in it too.
+    `max_tokens`: a limit of the call's own, in place of the request's.
+    """
+
+    name: str
+    prompt: tuple[str, ...]
+    low: int = 1
+    high: int = 1
+    earlier: int = 0
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class CallPlan:
+    """The calls that an answer makes, and `why` in words.
+
+    It holds for a request that comes to an answer; one that fails or is cut inside a thought ends
+    earlier. `at_once`: how many of the calls run together.
+    """
+
+    calls: tuple[PlannedCall, ...]
+    why: str
+    at_once: int = 1
+
+    @property
+    def low(self) -> int:
+        """The fewest calls."""
+        return sum(call.low for call in self.calls)
+
+    @property
+    def high(self) -> int:
+        """The most calls."""
+        return sum(call.high for call in self.calls)
+
+
 # ---------------------------------------------------------------- the calls of one request
 
 

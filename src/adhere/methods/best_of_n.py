@@ -17,9 +17,20 @@ from pydantic import Field
 
 from adhere.chat import Answer, Capability, Completion, Message, Models, Role
 from adhere.errors import Filtered, Truncated
-from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
+from adhere.methods.base import (
+    CallPlan,
+    Calls,
+    Emit,
+    MethodConfig,
+    Order,
+    PlannedCall,
+    Request,
+    ignore,
+    read_answer,
+)
 from adhere.methods.prompting import compose
 from adhere.methods.selecting import by_checks, selecting_rules
+from adhere.spec import Specification
 
 
 class BestOfNConfig(MethodConfig):
@@ -46,6 +57,12 @@ class BestOfN:
         """Take the options."""
         self.config = config or BestOfNConfig()
         self.oracle = self.config.selector == "checks"
+
+    def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
+        """The calls of one answer under `spec` by a model with these capabilities."""
+        n = self.config.n
+        candidates = PlannedCall("candidates", (self.config.order,), n, n)
+        return CallPlan((candidates,), f"{n} candidates", at_once=n)
 
     async def _candidate(
         self, calls: Calls, asked: list[Message], index: int

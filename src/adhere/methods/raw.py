@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from adhere.chat import Answer, Capability, Models, Role
-from adhere.methods.base import Calls, Emit, MethodConfig, Request, ignore, read_answer
+from adhere.methods.base import (
+    CallPlan,
+    Calls,
+    Emit,
+    MethodConfig,
+    PlannedCall,
+    Request,
+    ignore,
+    read_answer,
+)
+from adhere.spec import Specification
 
 
 class Raw:
@@ -21,6 +31,10 @@ class Raw:
     def __init__(self, config: MethodConfig | None = None) -> None:
         """No options."""
         self.config = config or MethodConfig()
+
+    def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
+        """The calls of one answer under `spec` by a model with these capabilities."""
+        return CallPlan((PlannedCall("answer", ("conversation",)),), "one answer")
 
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""

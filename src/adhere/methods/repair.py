@@ -14,9 +14,20 @@ from pydantic import Field
 
 from adhere.chat import Answer, Capability, Completion, Models, Role, assistant, user
 from adhere.errors import ContextTooLong, Filtered, Truncated
-from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
+from adhere.methods.base import (
+    CallPlan,
+    Calls,
+    Emit,
+    MethodConfig,
+    Order,
+    PlannedCall,
+    Request,
+    ignore,
+    read_answer,
+)
 from adhere.methods.prompting import compose
 from adhere.methods.selecting import Checked, by_checks, selecting_rules
+from adhere.spec import Specification
 
 
 class RepairConfig(MethodConfig):
@@ -40,6 +51,15 @@ class Repair:
     def __init__(self, config: RepairConfig | None = None) -> None:
         """Take the options."""
         self.config = config or RepairConfig()
+
+    def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
+        """The calls of one answer under `spec` by a model with these capabilities."""
+        order, rounds = self.config.order, self.config.rounds
+        fix = (order, "rules", "reasons", "repair/fix")
+        return CallPlan(
+            (PlannedCall("answer", (order,)), PlannedCall("repair", fix, 0, rounds, earlier=1)),
+            f"an answer, and up to {rounds} repairs while a check fails",
+        )
 
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""

@@ -14,8 +14,19 @@ from typing import ClassVar
 from pydantic import Field
 
 from adhere.chat import Answer, Capability, Models, Role, system, user
-from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
+from adhere.methods.base import (
+    CallPlan,
+    Calls,
+    Emit,
+    MethodConfig,
+    Order,
+    PlannedCall,
+    Request,
+    ignore,
+    read_answer,
+)
 from adhere.methods.prompting import compose, enclosed, spec_text
+from adhere.spec import Specification
 
 
 class SelfRefineConfig(MethodConfig):
@@ -38,6 +49,21 @@ class SelfRefine:
     def __init__(self, config: SelfRefineConfig | None = None) -> None:
         """Take the options."""
         self.config = config or SelfRefineConfig()
+
+    def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
+        """The calls of one answer under `spec` by a model with these capabilities."""
+        times = self.config.iterations
+        review = ("question", "rules", "self_refine/feedback_system", "self_refine/feedback")
+        refine = ("question", "self_refine/refine_system", "self_refine/refine")
+        pairs = min(self.config.history, times)
+        return CallPlan(
+            (
+                PlannedCall("answer", (self.config.order,)),
+                PlannedCall("feedback", review, times, times, earlier=1),
+                PlannedCall("refine", refine, times, times, earlier=2 * pairs),
+            ),
+            f"an answer, then {times} times feedback and a new answer",
+        )
 
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""

@@ -11,8 +11,19 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from adhere.chat import Answer, Capability, Models, Role
-from adhere.methods.base import Calls, Emit, MethodConfig, Order, Request, ignore, read_answer
+from adhere.methods.base import (
+    CallPlan,
+    Calls,
+    Emit,
+    MethodConfig,
+    Order,
+    PlannedCall,
+    Request,
+    ignore,
+    read_answer,
+)
 from adhere.methods.prompting import compose
+from adhere.spec import Specification
 
 
 class VanillaConfig(MethodConfig):
@@ -33,6 +44,10 @@ class Vanilla:
     def __init__(self, config: VanillaConfig | None = None) -> None:
         """Take the options."""
         self.config = config or VanillaConfig()
+
+    def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
+        """The calls of one answer under `spec` by a model with these capabilities."""
+        return CallPlan((PlannedCall("answer", (self.config.order,)),), "one answer")
 
     async def answer(self, request: Request, models: Models, *, emit: Emit = ignore) -> Answer:
         """See `Method.answer`."""

@@ -1,0 +1,272 @@
+"""What a run will cost before it is started: calls, tokens, money and time, each as a range.
+
+Calls follow from the methods (`expected_calls`), prompt tokens from characters (`sizes.py`), the
+most completion tokens from `max_tokens` and the token budget. Nothing is asked of any model, so
+what a server is able to do is taken from the plan; where that leaves it open, both are covered.
+
+Each line counts a method as if it ran alone. Methods share draws (repair and best_of_n begin with
+the vanilla answer), so the low end of the total counts a shared call once. Not foreseen: rows that
+fail, and texts that repeat word for word (what is asked again is on record), which make it less;
+calls that a server fails and that are tried again. Cached tokens are taken at the full price.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from adhere.chat import Capability, Usage
+from adhere.experiments.inputs import Arm, Inputs
+from adhere.experiments.pricing import Prices
+from adhere.experiments.sizes import CHARACTERS_HIGH, CHARACTERS_LOW, MESSAGE_HIGH, Sizes
+from adhere.experiments.tally import Line, Range, Tally, either
+from adhere.methods.base import CallPlan
+from adhere.models.connect import ModelConfig
+from adhere.records.run_folder import Key
+
+LOCAL_SLOTS = 4  # of the embedded engine, for weights that the catalog does not know
+NO_SPEED = "time not known: give tokens_per_second in the price file"
+
+
+class JudgeCalls(NamedTuple):
+    """Calls of a judge over the whole rest of a run.
+
+    `prompt_characters` are those of one call without the answer that is judged; up to one whole
+    answer is added to it. `max_tokens` is the limit of one call.
+    """
+
+    label: str
+    role: str
+    calls_low: int
+    calls_high: int
+    prompt_characters: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Lines, their total (what the run will newly spend), and what to know about them."""
+
+    lines: tuple[Line, ...]
+    total: Line
+    currency: str | None
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "lines": [line.to_dict() for line in self.lines],
+            "total": self.total.to_dict(),
+            "currency": self.currency,
+            "notes": list(self.notes),
+        }
+
+
+Measured = Mapping[tuple[str, str], Usage]  # (model, method) -> usage; method "" for all of them
+
+
+def measure(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], Usage]:
+    """What the calls of an earlier run's rows cost, by model and method and by model alone."""
+    out: dict[tuple[str, str], Usage] = {}
+    for row in rows:
+        used = sum((Usage.from_dict(u) for u in (row.get("usage") or {}).values()), Usage())
+        for key in ((row["model"], row["method"]), (row["model"], "")):
+            out[key] = out.get(key, Usage()) + used
+    return {key: used for key, used in out.items() if used.calls}
+
+
+def estimate(
+    inputs: Inputs,
+    *,
+    prices: Prices | None = None,
+    judge_calls: Sequence[JudgeCalls] = (),
+    done: Collection[Key] = (),
+    measured: Measured | None = None,
+    capabilities: Mapping[str, frozenset[Capability]] | None = None,
+) -> Estimate:
+    """Estimate what is left of a run. `done`: keys of the rows that are there and stay.
+
+    `capabilities`: by model label, where an earlier start of the run found them. Raises BadInput
+    for a template that cannot be rendered.
+    """
+    sizes = Sizes(inputs.spec, inputs.prompts)
+    done = set(done)
+    lines: list[Line] = []
+    for model in inputs.plan.models:
+        known = (capabilities or {}).get(model.label)
+        ways = dict.fromkeys(
+            tuple(_plan(arm, able, inputs) for arm in inputs.arms)
+            for able in ([known] if known is not None else possible_capabilities(model))
+        )
+        drafts = [Tally(inputs, model, plans, sizes, done).lines() for plans in ways]
+        merged = [either(same) for same in zip(*drafts, strict=True)]
+        at_once = max((plan.at_once for plans in ways for plan in plans if plan), default=1)
+        room = min(_concurrency(inputs, model), at_once * max(1, sum(x.rows for x in merged)))
+        lines += [_priced(x, (model.label, model.model), prices, measured, room) for x in merged]
+    answer = inputs.plan.sampling.max_tokens
+    lines += [
+        _priced(_judge_line(call, answer), (call.label,), prices, None, _slots(inputs, call))
+        for call in judge_calls
+    ]
+    return Estimate(
+        tuple(lines),
+        _total(lines),
+        prices.currency if prices else None,
+        tuple(_notes(lines, prices, inputs)),
+    )
+
+
+def _plan(arm: Arm, able: frozenset[Capability], inputs: Inputs) -> CallPlan | None:
+    """The arm's calls, or None for a method from elsewhere that does not say."""
+    expected = getattr(arm.method, "expected_calls", None)
+    plan: CallPlan | None = expected(able, inputs.spec) if expected else None
+    return plan
+
+
+def possible_capabilities(model: ModelConfig) -> list[frozenset[Capability]]:
+    """What `connect` may find a model able to do, as far as its configuration decides it."""
+    from adhere.models.catalog import BY_NAME
+
+    provider, _, name = model.model.partition(":")
+    thinks = model.thinks
+    if provider == "local":
+        known = BY_NAME.get(name)
+        prefills = [True]
+        thinks = bool(known and known.thinks) if thinks is None else thinks
+    elif model.prefill == "none":
+        prefills = [False]
+    else:
+        sure = model.chat_template is not None or model.prefill in ("chat", "completions")
+        prefills = [True] if sure else [True, False]
+    base = {Capability.CHAT, Capability.STREAM}
+    if thinks is not False:
+        base.add(Capability.THINKS)
+    return [frozenset(base | ({Capability.PREFILL} if p else set())) for p in prefills]
+
+
+def _judge_line(call: JudgeCalls, answer: int) -> Line:
+    low, high = call.calls_low, call.calls_high
+    prompt = Range(
+        low * call.prompt_characters / CHARACTERS_LOW,
+        high * (call.prompt_characters / CHARACTERS_HIGH + answer + 2 * MESSAGE_HIGH),
+    )
+    return Line(
+        call.label, "", call.role, 0, Range(low, high), prompt, float(high * call.max_tokens)
+    )
+
+
+# ---------------------------------------------------------------- money and time
+
+
+def _priced(
+    line: Line,
+    names: Sequence[str],
+    prices: Prices | None,
+    measured: Measured | None,
+    room: int,
+) -> Line:
+    return replace(
+        line,
+        cost=_cost(line, names, prices),
+        seconds=_seconds(line, names, prices, measured or {}, max(1, room)),
+    )
+
+
+def _cost(line: Line, names: Sequence[str], prices: Prices | None) -> Range | None:
+    if prices is None:
+        return None
+    low = prices.cost(names, Usage(prompt_tokens=math.floor(line.prompt_tokens.low)))
+    if low is None:
+        return None
+    if line.prompt_tokens.high is None or line.completion_tokens is None:
+        return Range(low, None)
+    most = Usage(math.ceil(line.prompt_tokens.high), 0, math.ceil(line.completion_tokens))
+    return Range(low, prices.cost(names, most))
+
+
+def _seconds(
+    line: Line, names: Sequence[str], prices: Prices | None, measured: Measured, room: int
+) -> Range | None:
+    """Wall seconds while `room` calls are in flight: as measured, or by the price file's speeds."""
+    high = line.calls.high
+    used = measured.get((line.model, line.method)) or measured.get((line.model, ""))
+    if used is not None and used.calls:
+        each = used.seconds / used.calls / room
+        return Range(line.calls.low * each, None if high is None else high * each)
+    speed = prices.speed(names) if prices else None
+    if speed is None:
+        return None
+    rate, wait = speed
+    low = line.calls.low * wait / room
+    if high is None or line.completion_tokens is None:
+        return Range(low, None)
+    return Range(low, (high * wait + line.completion_tokens / rate) / room)
+
+
+def _concurrency(inputs: Inputs, model: ModelConfig) -> int:
+    from adhere.models.catalog import BY_NAME
+
+    limit = inputs.plan.limits.concurrency
+    provider, _, name = model.model.partition(":")
+    if provider != "local":
+        return limit
+    known = BY_NAME.get(name)
+    return min(limit, model.slots or (known.slots if known else LOCAL_SLOTS))
+
+
+def _slots(inputs: Inputs, call: JudgeCalls) -> int:
+    model = ModelConfig(model=call.label)
+    return min(_concurrency(inputs, model), max(1, call.calls_high))
+
+
+def _total(lines: Sequence[Line]) -> Line:
+    """What the run newly spends: at the low end, calls that lines share count once."""
+    zero = Range(0, 0)
+    calls, prompt, cost, seconds = zero, zero, zero, zero
+    cost_known = seconds_known = bool(lines)
+    completion: float | None = 0.0
+    for line in lines:
+        new = line.calls.low - line.shared_calls
+        left = max(0.0, line.prompt_tokens.low - line.shared_prompt_tokens)
+        calls = calls.plus(Range(max(0, new), line.calls.high))
+        prompt = prompt.plus(Range(left, line.prompt_tokens.high))
+        known = completion is not None and line.completion_tokens is not None
+        completion = (completion or 0) + (line.completion_tokens or 0) if known else None
+        cost_known &= line.cost is not None
+        seconds_known &= line.seconds is not None
+        if line.cost is not None:
+            share = left / line.prompt_tokens.low if line.prompt_tokens.low else 0.0
+            cost = cost.plus(Range(line.cost.low * share, line.cost.high))
+        if line.seconds is not None:
+            share = max(0.0, new / line.calls.low) if line.calls.low else 0.0
+            seconds = seconds.plus(Range(line.seconds.low * share, line.seconds.high))
+    return Line(
+        "all", "", "", sum(line.rows for line in lines), calls, prompt, completion,
+        cost if cost_known else None, seconds if seconds_known else None,
+        sum(line.shared_calls for line in lines), sum(x.shared_prompt_tokens for x in lines),
+    )  # fmt: skip
+
+
+def _notes(lines: Sequence[Line], prices: Prices | None, inputs: Inputs) -> Iterable[str]:
+    yield (
+        f"Prompt tokens are an estimate: 1 for every {CHARACTERS_LOW:g} characters (low) to every "
+        f"{CHARACTERS_HIGH:g} (high). Completion tokens are the most that `max_tokens` allows. "
+        "Retries are not counted, and no price for cached tokens is assumed."
+    )
+    if shared := sum(line.shared_calls for line in lines):
+        yield (
+            f"{shared} calls serve several methods, or are on record; the total's low end "
+            "counts them once."
+        )
+    todo = [line for line in lines if line.calls.low]
+    missing = list(dict.fromkeys(x.model for x in todo if x.cost is None))
+    if prices is not None and missing:
+        yield "No price for " + ", ".join(missing) + ": what it costs is not known."
+    if slow := list(dict.fromkeys(x.model for x in todo if x.seconds is None)):
+        yield f"{', '.join(slow)}: {NO_SPEED}."
+    if any(line.calls.high is None for line in todo):
+        yield "A method from elsewhere does not say how many calls it makes; no upper end is known."
+    if inputs.plan.budget.seconds is not None:
+        yield "The budget of seconds is not taken into account."
