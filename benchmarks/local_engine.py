@@ -30,10 +30,10 @@ from typing import Any
 from adhere.chat import Completion, Message, Role, Sampling, user
 from adhere.methods import load_method
 from adhere.methods.base import Request
-from adhere.prompting import Prompts
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
 from adhere.models.openai_compatible import OpenAICompatible
+from adhere.prompting import Prompts
 from adhere.spec import load_spec
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "quickstart"

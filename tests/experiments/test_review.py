@@ -9,7 +9,7 @@ import pytest
 
 from adhere.errors import BadInput
 from adhere.experiments.comparison import compare_runs
-from adhere.experiments.plan import read_plan
+from adhere.experiments.plan_file import read_plan
 from adhere.experiments.run import run_experiment
 from support.fake_server import FakeServer, Fault, Reply
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from adhere.errors import BadInput, NotFound, Overloaded
-from adhere.experiments.plan import read_plan
+from adhere.experiments.plan_file import read_plan
 from adhere.experiments.run import run_experiment
 from support.fake_server import FakeServer, Fault, Reply
 

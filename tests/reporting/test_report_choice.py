@@ -7,10 +7,13 @@ import itertools
 import pytest
 
 from adhere.reporting.axes import rate_axis, token_axis
+from adhere.reporting.frontier import frontier_plot, non_dominated
+from adhere.reporting.grid import interval_bar
 from adhere.reporting.placement import Box, Mark, place
-from adhere.reporting.plots import adherence_plot, cost_plot, interval_bar
+from adhere.reporting.plots import adherence_plot
 from adhere.reporting.rules_map import rules_maps
-from adhere.reporting.teaching import MAX_ROWS, choose, pick_up
+from adhere.reporting.teaching import MAX_ROWS, choose, choose_all, pick_up
+from reporting import judged_samples
 from reporting import report_samples as samples
 
 
@@ -47,9 +50,10 @@ def test_many_disagreements_leave_room_for_failures_and_the_sample():
     choice = choose(rows)
     reasons = [c.why for c in choice.cases]
     assert choice.rows == MAX_ROWS
-    assert 12 <= sum("scores from" in r for r in reasons) <= 20
-    assert sum("without a score" in r for r in reasons) >= 5
-    assert sum("random" in r for r in reasons) >= 5
+    # Cases of two rows: three fifths by disagreement, a fifth by failure, a fifth by lot.
+    assert sum("scores from" in r for r in reasons) == MAX_ROWS // 2 * 3 // 5
+    assert sum("without a score" in r for r in reasons) == MAX_ROWS // 10
+    assert sum("random" in r for r in reasons) == MAX_ROWS // 10
 
 
 def test_the_sample_follows_the_seed_and_nothing_else():
@@ -69,6 +73,14 @@ def test_the_limit_holds_and_large_cases_are_cut_to_the_telling_answers(limit):
         assert case.of == 40
         scores = [pick_up(rows, choice.places)[p]["score"] for p in case.places]
         assert len(scores) == 1 or {min(scores), max(scores)} == {0.0, 39 / 40}
+
+
+def test_all_rows_means_all():
+    rows = [row(f"c{i}", f"m{j}", j / 40) for i in range(9) for j in range(40)]
+    choice = choose_all(rows)
+    assert choice.rows == choice.total_rows == len(choice.places) == 360
+    assert [c.of for c in choice.cases] == [40] * 9
+    assert choose_all([row("x", "empty text", control=True)]).rows == 1
 
 
 def test_control_rows_are_no_answers():
@@ -118,12 +130,58 @@ def test_area_stands_for_tokens():
     assert radii["a"] / radii["b"] == pytest.approx(2, rel=0.05)
 
 
+# ---------------------------------------------------------------- frontier
+
+
+def priced(method, sar, cost, **more):
+    base = samples.summary()["rows"][0] | {"oracle": False}
+    return base | {"method": method, "sar": sar, "cost": cost, "completion_tokens": 100.0} | more
+
+
+def test_the_frontier_joins_what_nothing_dominates():
+    rows = [priced("dear", 0.7, 9.0), priced("cheap", 0.4, 1.0), priced("worse", 0.5, 4.0),
+            priced("middle", 0.6, 3.0), priced("twin", 0.6, 3.0),
+            priced("oracle", 0.9, 2.0, oracle=True),
+            priced("empty text", 0.99, 0.0, control=True)]  # fmt: skip
+    found = [r["method"] for r in non_dominated(rows, "cost")]
+    assert found == ["cheap", "middle", "dear"]
+    plot = frontier_plot(rows[:-1], currency="USD")
+    assert "cheaper and better: cheap · " not in plot.desc
+    assert "cheaper and better: cheap, middle, dear." in plot.desc
+    # A staircase from left to right that never goes down on the page's upward axis.
+    corners = [tuple(map(float, c.split())) for c in plot.frontier[1:].split("L")]
+    assert corners == sorted(corners, key=lambda c: (c[0], -c[1]))
+    assert [y for _, y in corners] == sorted((y for _, y in corners), reverse=True)
+    assert len(corners) == 6
+    assert "oracle selectors" in plot.frontier_key
+
+
+def test_cost_is_money_only_where_every_method_has_a_price():
+    plot = frontier_plot([priced("a", 0.5, 0.0002), priced("b", 0.6, 0.0009)], currency="USD")
+    assert plot.x_title == "Cost per answer (USD)"
+    assert [t.text for t in plot.x_ticks] == ["0", "0.00025", "0.0005", "0.00075", "0.001"]
+    assert "0.000200 USD per answer" in plot.desc
+    for rows in ([priced("a", 0.5, None), priced("b", 0.6, 0.1)], [priced("a", 0.5, None)]):
+        assert frontier_plot(rows).x_title == "Completion tokens per answer"
+    wide = frontier_plot([priced("a", 0.5, 0.00002), priced("b", 0.6, 0.5)])
+    assert wide.x_title == "Cost per answer, logarithmic"
+
+
+def test_bounds_reach_beyond_the_interval():
+    line = judged_samples.summary()["rows"][2]
+    bar = interval_bar(line)
+    assert line["n_scored"] < line["n"]
+    assert bar.worst == pytest.approx(line["sar_worst"] * 100, abs=0.06)
+    assert bar.worst < bar.at < bar.best
+    assert interval_bar(samples.summary()["rows"][2]).worst is None
+
+
 def test_rows_without_numbers_are_not_plotted():
     base = samples.summary()["rows"][0]
     assert adherence_plot([base | {"safety": None}]) is None
     assert adherence_plot([base | {"control": True}]) is None
-    assert cost_plot([base | {"sar": None}]) is None
-    assert cost_plot([base | {"completion_tokens": None}]) is None
+    assert frontier_plot([base | {"sar": None}]) is None
+    assert frontier_plot([base | {"completion_tokens": None}]) is None
     assert interval_bar(base | {"sar": None}) is None
     assert interval_bar(base | {"sar_low": None}).low is None
 
@@ -169,6 +227,18 @@ def test_cells_hold_share_and_counts():
     rows = {r.id: r for _, s in rules_maps(summary | {"rules": []})[0].sections for r in s}
     assert (rows["urgent"].cells, rows["urgent"].why) == (None, "no scored answer")
     assert rows["warm"].why == "not decided in this run"
+
+
+def test_who_decided_is_told_for_every_rule():
+    rows = {r.id: r for _, s in rules_maps(judged_samples.summary())[0].sections for r in s}
+    who = {ident: r.who for ident, r in rows.items()}
+    assert who.pop("warm") == who.pop("no-diagnosis") == "judge"
+    assert who.pop("plain") == "mixed"
+    assert set(who.values()) == {"check"}
+    assert rows["plain"].by == "decided by a check in some answers and by a judge in others"
+    (it,) = rules_maps(samples.summary())  # an older run
+    assert it.undecided == ("no-diagnosis", "warm")
+    assert {r.who for _, s in it.sections for r in s} == {"check", ""}
 
 
 def test_a_rule_that_never_applied_has_no_share():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import random
 import re
 import subprocess
 import sys
@@ -157,9 +158,9 @@ def test_one_subset_needs_no_switch():
 
 
 def test_the_plots_are_pictures_with_words(page, html):
-    pictures = [a for a in page.all("svg") if a.get("role") == "img"]
+    pictures = [a for a in page.all("svg") if "aria-labelledby" in a]
     assert [a["aria-labelledby"] for a in pictures] == [
-        "adherence-0-t adherence-0-d", "cost-0-t cost-0-d",
+        "adherence-0-t adherence-0-d", "frontier-0-t frontier-0-d",
     ]  # fmt: skip
     assert html.count('class="mark hollow"') >= 3  # two controls and the legend
     assert "canned refusal 0.650" in page.text
@@ -297,6 +298,64 @@ def test_a_long_text_is_cut_with_a_note():
     html = render(rows=rows)
     assert len(html.encode()) < 400_000
     assert f"{1_000_000 - ANSWERS[0].text:,} more characters are in results.jsonl." in html
+
+
+WORDS = ("the", "answer", "names", "a", "pharmacist", "and", "three", "plain", "headings", "that")
+
+
+def prose(rng: random.Random, characters: int) -> str:
+    return " ".join(rng.choices(WORDS, k=characters // 6))[:characters]
+
+
+def real_rows(cases: int) -> list[dict]:
+    """Rows as long as real ones: answers of 2,000 characters, thoughts and steps, 20 marks."""
+    rng = random.Random(5)
+    rows = []
+    for case in range(cases):
+        for row in samples.rows()[:3]:
+            steps = [{"name": f"stage {i}", "text": prose(rng, 2_500), "finish_reason": "stop"}
+                     for i in range(4)]  # fmt: skip
+            marks = {f"rule-{i:02d}": rng.choice(("YES", "YES", "NO", "NA")) for i in range(20)}
+            rows.append(row | {
+                "case": f"c{case}", "text": prose(rng, 2_000), "prompt": prose(rng, 400),
+                "messages": [{"role": "user", "content": prose(rng, 400)}], "steps": steps,
+                "thought": prose(rng, 5_000), "marks": marks, "score": rng.random(),
+                "deciders": dict.fromkeys(marks, "openai/judge@sha256:77aa"),
+                "mark_reasons": {r: prose(rng, 150) for r in marks},
+            })  # fmt: skip
+    return rows
+
+
+def test_200_real_rows_fit():
+    rows = real_rows(120)
+    html = render(rows=rows)
+    assert len(html.encode()) <= MAX_BYTES
+    text = Page(html).text
+    shown = re.search(r"Showing (\d+) of 360 rows", text)
+    assert 198 <= int(shown[1]) <= 200
+    # Thoughts and steps were cut; what the models answered stays whole.
+    assert sum(r["text"] in text for r in rows) == int(shown[1])
+    assert "more characters are in results.jsonl" in text
+
+
+def test_all_rows_are_whole_and_as_large_as_they_get(tmp_path):
+    rows = real_rows(80)
+    html = render_report(samples.summary(), rows, samples.config(), all_rows=True)
+    assert len(html.encode()) > MAX_BYTES
+    page = Page(html)
+    assert page.open == []
+    text = page.text
+    assert "Showing 240 of 240 rows, in 80 of 80 cases" in text
+    assert "more characters are in" not in text
+    for row in rows[::37]:
+        assert row["text"] in text
+        assert row["steps"][3]["text"] in text
+        assert row["thought"] in text
+    run = samples.write_run(tmp_path)
+    many = "".join(json.dumps(r) + "\n" for r in rows)
+    (run / "results.jsonl").write_text(many, "utf-8")
+    assert write_report(run).stat().st_size <= MAX_BYTES
+    assert write_report(run, all_rows=True).read_text("utf-8") == html
 
 
 @pytest.mark.parametrize("text", ["<&\"'>" * 8_000, "\u202e🙂" * 8_000, "plain " * 6_000])

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 import json
+import socket
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
+
+BLANKS = 2**16
 
 
 @dataclass
@@ -26,14 +33,28 @@ class Reply:
 
 @dataclass
 class Fault:
-    """One bad answer: a status with a body, or a way of breaking off."""
+    """One bad answer: a status with a body, or a way of breaking off.
+
+    `hang`: seconds before anything is sent. `reset`: break the connection instead of answering.
+    `drip`: seconds between the pieces of the body, `pieces` of them. `cut`: after the headers and
+    half of the body end the connection, in order ("fin") or not ("rst"). `size`: bytes of blanks
+    behind the body. `{authorization}` and its quoted and base64 forms, `{quoted}` and `{base64}`,
+    are replaced in the body by what the request sent.
+
+    `events` answers a streamed request instead: raw lines, then `cut` or an orderly end.
+    """
 
     status: int = 500
-    body: str = '{"error": {"message": "scripted fault"}}'
+    body: str | bytes = '{"error": {"message": "scripted fault"}}'
     content_type: str = "application/json"
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0.0
     reset: bool = False
+    drip: float = 0.0
+    pieces: int = 20
+    cut: str = ""
+    size: int = 0
+    events: tuple[str, ...] | None = None
 
 
 Handler = Callable[[str, dict[str, Any]], "Reply | Fault"]
@@ -143,22 +164,54 @@ class FakeServer:
     ) -> web.StreamResponse:
         reply = self.handler(path, body)
         if isinstance(reply, Fault):
-            if reply.hang:
-                await asyncio.sleep(reply.hang)
-            if reply.reset:
-                request.transport.abort()
-                return web.Response()
-            return web.Response(
-                status=reply.status,
-                text=reply.body,
-                content_type=reply.content_type,
-                headers=reply.headers,
-            )
+            return await self._misbehave(request, body, reply)
         if reply.delay:
             await asyncio.sleep(reply.delay)
         if body.get("stream"):
             return await self._stream(request, path, reply)
         return web.json_response(completion(path, reply))
+
+    async def _misbehave(
+        self, request: web.Request, asked: dict[str, Any], fault: Fault
+    ) -> web.StreamResponse:
+        if fault.hang:
+            await asyncio.sleep(fault.hang)
+        if fault.reset:
+            break_off(request, "rst")
+            return web.Response()
+        streamed = fault.events is not None and bool(asked.get("stream"))
+        if streamed:
+            body = "".join(f"{event}\n\n" for event in fault.events or ()).encode()
+        else:
+            body = fault.body if isinstance(fault.body, bytes) else fault.body.encode()
+            for name, value in spellings(request.headers.get("Authorization", "")).items():
+                body = body.replace(f"{{{name}}}".encode(), value.encode())
+        if not streamed and not (fault.drip or fault.cut or fault.size):
+            return web.Response(
+                status=fault.status,
+                body=body,
+                content_type=fault.content_type,
+                headers=fault.headers,
+            )
+        out = web.StreamResponse(status=fault.status, headers=fault.headers)
+        out.content_type = "text/event-stream" if streamed else fault.content_type
+        if not streamed:
+            out.content_length = len(body) + fault.size
+        await out.prepare(request)
+        with contextlib.suppress(ConnectionError):  # the client may have had enough
+            if fault.cut:
+                await out.write(body if streamed else body[: len(body) // 2])
+                await asyncio.sleep(0.05)  # the client reads it before the end comes
+                break_off(request, fault.cut)
+                return out
+            step = max(1, len(body) // fault.pieces) if fault.drip else max(1, len(body))
+            for start in range(0, len(body), step):
+                await out.write(body[start : start + step])
+                await asyncio.sleep(fault.drip)
+            for _ in range(fault.size // BLANKS):
+                await out.write(b" " * BLANKS)
+            await out.write_eof(b" " * (fault.size % BLANKS))
+        return out
 
     async def _stream(self, request: web.Request, path: str, reply: Reply) -> web.StreamResponse:
         out = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -174,6 +227,28 @@ class FakeServer:
         await out.write(f"data: {json.dumps({'choices': [], 'usage': end['usage']})}\n\n".encode())
         await out.write(b"data: [DONE]\n\n")
         return out
+
+
+def break_off(request: web.Request, how: str) -> None:
+    """End the connection in the middle: `fin` in order, `rst` as a crashed server's system does."""
+    assert request.transport is not None
+    if how == "fin":
+        request.transport.close()
+        return
+    # Closed with nothing lingering, the system sends a reset instead of an orderly end.
+    sock = request.transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    request.transport.abort()
+
+
+def spellings(authorization: str) -> dict[str, str]:
+    """The ways in which a server may send an Authorization header back."""
+    key = authorization.removeprefix("Bearer ")
+    return {
+        "authorization": authorization,
+        "quoted": quote(key, safe=""),
+        "base64": base64.b64encode(key.encode()).decode(),
+    }
 
 
 def completion(path: str, reply: Reply) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 from adhere.chat import Answer, Capability, Role, Sampling, user
 from adhere.methods import load_method
 from adhere.methods.base import Request, ignore
-from adhere.prompting import Prompts
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter, RetryPolicy
+from adhere.prompting import Prompts
 from adhere.spec import Rule, Specification
 from support.fake_server import FakeServer
 

@@ -126,5 +126,9 @@ def show_estimate(plan: Plan) -> int:
     from adhere.cli.estimate_table import to_table
     from adhere.experiments.dry_run import estimate_plan
 
-    wide_console().print(to_table(estimate_plan(plan)))
+    found = estimate_plan(plan)
+    console = wide_console()
+    console.print(to_table(found))
+    for note in found.notes:
+        console.print(note, markup=False, highlight=False)
     return 0

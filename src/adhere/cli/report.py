@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from adhere.cli.console import wide_console
-from adhere.reporting import summary_table, to_markdown, to_rich, write_report
+from adhere.reporting import headline, summary_table, to_markdown, to_rich, write_report
 from adhere.reporting.inputs import read_run
 
 
@@ -20,17 +20,44 @@ def report(
         Literal["table", "markdown"], Parameter(help="how to print the table")
     ] = "table",
     subset: Annotated[str, Parameter(help="all, unsafe or safe")] = "all",
+    all_rows: Annotated[
+        bool, Parameter(negative=(), help="put every row on the page, whatever its size")
+    ] = False,
+    parquet: Annotated[
+        Path | None, Parameter(help="also write all rows to this Parquet file")
+    ] = None,
+    inspect: Annotated[
+        Path | None, Parameter(help="also write the run as a log of inspect to this file")
+    ] = None,
 ) -> int:
     """Write a run's report.html again and print its table. Samples and judges nothing."""
     summary, _, _ = read_run(run)
     found = summary_table(summary, subset)
-    path = write_report(run)
+    written = [("Report", write_report(run, all_rows=all_rows))]
+    if parquet is not None:
+        from adhere.reporting.exports import write_parquet
+
+        write_parquet(run, parquet)
+        written.append(("Parquet", parquet))
+    if inspect is not None:
+        from adhere.reporting.exports import write_inspect_log
+
+        write_inspect_log(run, inspect)
+        written.append(("Inspect log", inspect))
+    lines = [f"{what}: {path} ({_size(path)})" for what, path in written]
     if format == "markdown":
         sys.stdout.write(to_markdown(found))
-    else:
-        console = wide_console()
-        console.print(to_rich(found, console.width))
-        console.print()
-        console.print(summary["headline"], highlight=False)
-        console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+        sys.stderr.writelines(f"{line}\n" for line in lines)
+        return 0
+    console = wide_console()
+    console.print(to_rich(found, console.width))
+    console.print()
+    for line in (headline(summary), *lines):
+        console.print(line, highlight=False, markup=False, soft_wrap=line in lines)
     return 0
+
+
+def _size(path: Path) -> str:
+    """The size of a file, in megabytes from one on."""
+    size = path.stat().st_size
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{max(round(size / 1e3), 1)} kB"

@@ -45,7 +45,7 @@ def watch_run(start: Start, *, max_unscored: float, quiet: bool = False) -> int:
 
 def show(result: RunResult) -> None:
     """Print headline, table and where the files are."""
-    from adhere.reporting import summary_table, to_rich
+    from adhere.reporting import headline, summary_table, to_rich
 
     out = wide_console()
     if result.did_nothing:
@@ -53,7 +53,7 @@ def show(result: RunResult) -> None:
     out.print()
     out.print(to_rich(summary_table(result.summary), out.width))
     out.print()
-    out.print(result.summary["headline"], highlight=False)
+    out.print(headline(result.summary), highlight=False)
     out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from adhere.chat import Answer, Case, user
+from adhere.chat import Answer
 from adhere.experiments.answering import worth_retrying
 from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, measure
 from adhere.experiments.inputs import Inputs, read_inputs
@@ -42,17 +42,18 @@ def _judge_calls(inputs: Inputs, rows: int) -> list[JudgeCalls]:
     if not isinstance(judge, ModelJudge) or plan.judge is None:
         return []
     controls = 2 * sum(min(plan.controls, len(suite.cases)) for suite in inputs.suites)
-    prompts = [case.prompt for suite in inputs.suites for case in suite.cases]
-    longest = max(prompts, key=len)
-    sizes = judge.call_sizes(Case("x", (user(longest),)), Answer(""), inputs.spec)
-    responses = rows + controls
+    cases = [case for suite in inputs.suites for case in suite.cases]
+    sizes = [size for case in cases for size in judge.call_sizes(case, Answer(""), inputs.spec)]
+    if not sizes:
+        return []
+    calls = round((rows + controls) * len(sizes) / len(cases))
     return [
         JudgeCalls(
             plan.judge.label,
             "judge",
-            responses * len(sizes),
-            responses * len(sizes) * (1 + plan.judge.reasks),
-            max(characters for characters, _ in sizes),
+            calls,
+            calls * (1 + plan.judge.reasks),
+            round(sum(characters for characters, _ in sizes) / len(sizes)),
             max(tokens for _, tokens in sizes),
         )
     ]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+from array import array
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 RESAMPLES = 2000
@@ -50,12 +52,9 @@ def means(
     count = len(cases)
     # The generator depends on what is resampled, so the order of rows changes no number.
     mark = hashlib.sha256("\n".join([str(seed), *cases]).encode("utf-8", "surrogatepass"))
-    rng = random.Random(mark.digest())  # noqa: S311 - statistics, not secrets
-    draws: list[list[float]] = [[] for _ in columns]
-    for _ in range(resamples):
-        picked = rng.choices(range(count), k=count)
-        for values, out in zip(per_case, draws, strict=True):
-            out.append(sum(map(values.__getitem__, picked)) / count)
+    picks = _picks(mark.digest(), count, resamples)
+    draws = [[sum(map(values.__getitem__, picked)) / count for picked in picks]
+             for values in per_case]  # fmt: skip
     estimates = []
     low: float | None
     high: float | None
@@ -69,6 +68,13 @@ def means(
             low, high = _quantile(out, (1 - LEVEL) / 2), _quantile(out, (1 + LEVEL) / 2)
         estimates.append(Estimate(_mean(values), low, high))
     return estimates
+
+
+@lru_cache(maxsize=4)
+def _picks(mark: bytes, count: int, resamples: int) -> tuple[array[int], ...]:
+    """The indices of each resample. All methods of a suite have the same cases: drawn once."""
+    rng = random.Random(mark)  # noqa: S311 - statistics, not secrets
+    return tuple(array("I", rng.choices(range(count), k=count)) for _ in range(resamples))
 
 
 def paired_difference(ours: Values, baseline: Values, *, seed: int = 0) -> tuple[Estimate, int]:

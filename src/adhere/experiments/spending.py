@@ -85,7 +85,9 @@ class SpendLimit:
                 prompt = int(chars / (per_token or _CHARS_PER_TOKEN)) + 8
                 want = Usage(prompt_tokens=prompt, completion_tokens=sampling.max_tokens or 0)
                 over = self._over(identity, want)
-                if not over:
+                # The first call goes alone: it tells how many tokens a character is here.
+                alone = bool(self._reserved) and not self._prompt_tokens
+                if not over and not alone:
                     ticket = self._next
                     self._next += 1
                     self._reserved[ticket] = want

@@ -7,6 +7,7 @@ manager; entering it starts or reaches the server and probes what it can do.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from adhere.chat import Capability, digest
-from adhere.errors import BadInput, CallError
+from adhere.errors import BadInput, CallError, Garbage
 from adhere.models.http import Endpoint, check_base_url
 from adhere.models.limiter import Limiter
 from adhere.models.openai_compatible import OpenAICompatible, RenderPrompt, Route
@@ -97,6 +98,13 @@ def _key(config: ModelConfig) -> str | None:
     if key and (config.api_key_env or host in _DEFAULT_KEY_HOSTS):
         return key
     if config.api_key_env:
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,63}", variable):
+            # Not repeated: it may well be a key, pasted where its variable's name belongs.
+            raise BadInput(
+                "--api-key-env: found no environment variable of this name; expected a name such "
+                "as MY_KEY",
+                hint="Put the key into an environment variable and give the variable's name.",
+            )
         raise BadInput(
             f"--api-key-env: the environment variable {variable} is not set",
             hint=f"Set it to the server's key: export {variable}=...",
@@ -176,6 +184,8 @@ def server_renderer(endpoint: Endpoint) -> RenderPrompt:
         data = await endpoint.post(
             f"{endpoint.root}/apply-template", {"messages": [m.to_dict() for m in messages]}
         )
+        if not isinstance(data, dict) or not isinstance(data.get("prompt"), str):
+            raise Garbage(f"{endpoint.root}/apply-template: the reply holds no prompt")
         return str(data["prompt"])
 
     return render

@@ -18,12 +18,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal, get_args
 
-from adhere.chat import Capability, Completion, Message, OnDelta, Sampling, Usage, digest
-from adhere.errors import BadInput, CallError, Filtered, Garbage, NotFound
+from adhere.chat import Capability, Completion, Message, OnDelta, Sampling, digest
+from adhere.errors import BadInput, CallError, Garbage, NotFound
 from adhere.models.http import Endpoint
 from adhere.models.limiter import Limiter
+from adhere.models.replies import StreamedReply, read_completion
 from adhere.models.thinking import OPEN
 
 Route = Literal["completions", "chat", "none"]
@@ -133,7 +135,13 @@ class OpenAICompatible:
                 data = await self.endpoint.post(path, body)
             else:
                 data = await self._streamed(path, body, on_delta)
-            return self._completion(data, prefill, time.monotonic() - started)
+            return read_completion(
+                data,
+                where=self.endpoint.base_url,
+                max_tokens=body.get("max_tokens") or body.get("max_completion_tokens"),
+                prefill=prefill,
+                seconds=time.monotonic() - started,
+            )
 
         return await self.limiter.run(call)
 
@@ -173,55 +181,17 @@ class OpenAICompatible:
 
     async def _streamed(
         self, path: str, body: Mapping[str, Any], on_delta: OnDelta
-    ) -> dict[str, Any]:
-        text: list[str] = []
-        reasoning: list[str] = []
-        finish: str | None = None
-        usage: Any = None
-        async for event in self.endpoint.stream(path, body):
-            usage = event.get("usage") or usage
-            for choice in event.get("choices") or []:
-                delta = choice.get("delta") or {}
-                piece = delta.get("content") or choice.get("text") or ""
-                if piece:
-                    text.append(piece)
-                    on_delta(piece)
-                reasoning.append(delta.get("reasoning_content") or delta.get("reasoning") or "")
-                finish = choice.get("finish_reason") or finish
-        message = {"content": "".join(text), "reasoning_content": "".join(reasoning)}
-        return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
-
-    def _completion(self, data: Any, prefill: str, seconds: float) -> Completion:
-        try:
-            choice = data["choices"][0]
-            message = choice.get("message") or {}
-            text = message.get("content") if "message" in choice else choice["text"]
-            finish = choice.get("finish_reason") or "stop"
-            usage = data.get("usage") or {}
-            prompt_tokens = int(usage.get("prompt_tokens") or 0)
-            completion_tokens = int(usage.get("completion_tokens") or 0)
-            cached = int((usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-            raise Garbage(
-                f"{self.endpoint.base_url}: the reply is no chat completion: "
-                f"{self.endpoint.clean(str(data))[:120]!r}",
-                hint="Is --base-url the root of an OpenAI-compatible API?",
-            ) from None
-        text = text or ""
-        if not isinstance(text, str):
-            raise Garbage(f"{self.endpoint.base_url}: the content is no text")
-        if finish == "content_filter":
-            raise Filtered(f"{self.name}: the server's content filter withheld the answer")
-        if prefill and text.startswith(prefill):
-            text = text[len(prefill) :]
-        reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-        return Completion(
-            text=text,
-            finish_reason=str(finish),
-            usage=Usage(prompt_tokens, cached, completion_tokens, 1, seconds),
-            reasoning=reasoning if isinstance(reasoning, str) else "",
-            tool_calls=tuple(message.get("tool_calls") or ()),
-        )
+    ) -> Mapping[str, Any]:
+        reply = StreamedReply(self.endpoint.base_url, on_delta)
+        async with aclosing(self.endpoint.stream(path, body)) as events:
+            async for event in events:
+                if event is None:
+                    return reply.whole()
+                reply.take(event)
+        # Some servers never say [DONE]; then only a finish_reason tells an end from a cut.
+        if not reply.finish:
+            raise Garbage(f"{self.endpoint.base_url}: the stream ended before it was done")
+        return reply.whole()
 
     # ------------------------------------------------------------ probes
 

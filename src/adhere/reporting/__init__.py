@@ -10,18 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adhere.reporting.report import render_report, write_report
-    from adhere.reporting.tables import Table, summary_table, to_markdown, to_rich
+    from adhere.reporting.table_texts import to_markdown, to_rich
+    from adhere.reporting.tables import Table, summary_table
+    from adhere.reporting.withheld import headline
 
 _HOMES = {
+    "headline": "withheld",
     "Table": "tables",
     "summary_table": "tables",
-    "to_markdown": "tables",
-    "to_rich": "tables",
+    "to_markdown": "table_texts",
+    "to_rich": "table_texts",
     "render_report": "report",
     "write_report": "report",
 }
 
-__all__ = ["Table", "render_report", "summary_table", "to_markdown", "to_rich", "write_report"]
+__all__ = [
+    "Table",
+    "headline",
+    "render_report",
+    "summary_table",
+    "to_markdown",
+    "to_rich",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:

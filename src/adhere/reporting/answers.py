@@ -10,15 +10,24 @@ from typing import Any
 from adhere.reporting import formats as f
 from adhere.reporting.teaching import MAX_ROWS, Choice, Chosen
 
+_PRAISE = ("YES", "NA")
+
 
 @dataclass(frozen=True)
 class AnswerLimits:
-    """How much of the answers a page shows."""
+    """How much of the answers a page shows.
+
+    `aside` caps thoughts and steps, `praise` the reasons of rules that were followed: they teach
+    less than answers and than the reasons of violated rules.
+    """
 
     answers: int = MAX_ROWS
     text: int = 12_000
+    aside: int = 12_000
     steps: int = 24
     marks: int = 200
+    reason: int = 300
+    praise: int = 300
 
 
 @dataclass(frozen=True)
@@ -38,16 +47,23 @@ class MarkView:
     mark: str
     decider: str
     reason: str
+    twin: str = ""  # what the judge said where a check decided otherwise
+
+    @property
+    def plain(self) -> bool:
+        """True when its id says all there is to say."""
+        return self.mark in _PRAISE and not (self.reason or self.twin)
 
 
 @dataclass(frozen=True)
 class StepView:
-    """One intermediate text of a method."""
+    """One intermediate text of a method. `same`: it is the answer or the thought, not repeated."""
 
     name: str
     note: str
     ended: str
     text: Text
+    same: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,7 @@ class AnswerView:
     """One method's answer to a case."""
 
     label: str
+    method: str
     model: str
     outcome: str
     score: str
@@ -74,6 +91,17 @@ class AnswerView:
         return tuple(m for m in self.marks if m.mark == "NO")
 
     @property
+    def listed(self) -> tuple[MarkView, ...]:
+        """The marks that have a line of their own, violated rules first."""
+        return tuple(sorted((m for m in self.marks if not m.plain), key=lambda m: m.mark != "NO"))
+
+    @property
+    def plain(self) -> tuple[tuple[str, str], ...]:
+        """The other marks by kind: its word and the rules."""
+        found = ((k, [m.rule for m in self.marks if m.plain and m.mark == k]) for k in _PRAISE)
+        return tuple((kind, ", ".join(rules)) for kind, rules in found if rules)
+
+    @property
     def tally(self) -> str:
         """`6 followed, 2 broken, 1 not applicable`."""
         words = (("YES", "followed"), ("NO", "broken"), ("NA", "not applicable"))
@@ -91,7 +119,7 @@ class CaseView:
     why: str
     snippet: str
     prompt: Text
-    turns: tuple[tuple[str, Text], ...]
+    turns: tuple[tuple[str, Text, str], ...]
     answers: tuple[AnswerView, ...]
     of: int
 
@@ -110,6 +138,7 @@ class Frame:
     models: bool
     suites: bool
     repeats: bool
+    judges: bool
 
 
 def case_views(
@@ -126,16 +155,18 @@ def case_views(
         models=len({r.get("model") for r in found.values()}) > 1,
         suites=len({c.key[0] for c in choice.cases}) > 1,
         repeats=any(r.get("repeat") for r in found.values()),
+        judges=len({d for r in found.values() for d in (r.get("deciders") or {}).values()}) > 2,
     )
     return tuple(_case(c, [found[p] for p in c.places], frame) for c in choice.cases)
 
 
 def weight(cases: Iterable[CaseView]) -> int:
-    """How many characters the long texts of these cases have: less than the bytes they take."""
+    """How many characters texts and marks of these cases have: less than the bytes they take."""
     total = 0
     for case in cases:
-        texts = [case.prompt, *(said for _, said in case.turns)]
+        texts = [case.prompt, *(said for _, said, _ in case.turns)]
         for answer in case.answers:
+            total += sum(len(mark.reason) + 60 for mark in answer.listed)  # with their markup
             texts += [answer.text, answer.thought, answer.facts, *(s.text for s in answer.steps)]
         total += sum(len(text.shown) for text in texts)
     return total
@@ -152,10 +183,15 @@ def cut(value: Any, limit: int) -> Text:
 def _case(chosen: Chosen, rows: list[Mapping[str, Any]], frame: Frame) -> CaseView:
     first = rows[0]
     messages = first.get("messages") or ()
-    turns = tuple((_role(m), cut(_content(m), frame.limits.text)) for m in messages[-8:])
     prompt = first.get("prompt")
     if not isinstance(prompt, str):
         prompt = next((_content(m) for m in reversed(messages) if _role(m) == "user"), "")
+    turns = tuple(
+        (_role(m), Text(""), "the prompt above")
+        if (said := _content(m)) == prompt
+        else (_role(m), cut(said, frame.limits.aside), "")
+        for m in messages[-8:]
+    )
     return CaseView(
         f.one_line(chosen.key[1], 80),
         f.one_line(chosen.key[0], 60) if frame.suites else "",
@@ -170,45 +206,69 @@ def _case(chosen: Chosen, rows: list[Mapping[str, Any]], frame: Frame) -> CaseVi
 
 
 def _answer(row: Mapping[str, Any], frame: Frame) -> AnswerView:
+    limits = frame.limits
     outcome = f.one_line(row.get("outcome") or "unscored", 30)
     all_steps = [s for s in row.get("steps") or () if isinstance(s, Mapping)]
-    deciders, reasons = row.get("deciders") or {}, row.get("mark_reasons") or {}
-    label = f.method_label(row)
+    label = method = f.method_label(row)
     if frame.repeats:
         label += f", repeat {f.count(row.get('repeat', 0))}"
+    flags = (("cut", "cut off"), ("refused", "refused"), ("empty", "empty"))
     return AnswerView(
         label,
+        method,
         f.one_line(row.get("model"), 60) if frame.models else "",
         outcome,
         f.score(row.get("score")) if outcome == "scored" else "",
         _reason(row),
-        tuple(w for k, w in (("cut", "cut off"), ("refused", "refused"), ("empty", "empty"))
-              if row.get(k)),
-        cut(row.get("text"), frame.limits.text),
-        cut(row.get("thought"), frame.limits.text),
-        tuple(
-            StepView(
-                f.one_line(s.get("name"), 60),
-                f.one_line(s.get("note"), 200),
-                "cut off" if s.get("finish_reason") == "length" else "",
-                cut(s.get("text"), frame.limits.text),
-            )
-            for s in all_steps[: frame.limits.steps]
-        ),
-        max(len(all_steps) - frame.limits.steps, 0),
-        tuple(
-            MarkView(
-                f.one_line(rule, 60),
-                f.one_line(frame.rules.get(rule, ""), 160),
-                f.one_line(mark, 10),
-                f.one_line(deciders.get(rule), 60),
-                f.one_line(reasons.get(rule), 300),
-            )
-            for rule, mark in list((row.get("marks") or {}).items())[: frame.limits.marks]
-        ),
-        cut(_compact(row.get("facts")), min(frame.limits.text, 1500)),
+        tuple(word for key, word in flags if row.get(key)),
+        cut(row.get("text"), limits.text),
+        cut(row.get("thought"), limits.aside),
+        tuple(_step(s, row, limits.aside) for s in all_steps[: limits.steps]),
+        max(len(all_steps) - limits.steps, 0),
+        _marks(row, frame),
+        cut(_compact(row.get("facts")), min(limits.aside, 1500)),
         _cost(row),
-    )  # fmt: skip
+    )
+
+
+def _step(step: Mapping[str, Any], row: Mapping[str, Any], limit: int) -> StepView:
+    said = step.get("text")
+    same = next((k for k in ("text", "thought") if said and said == row.get(k)), "")
+    return StepView(
+        f.one_line(step.get("name"), 60),
+        f.one_line(step.get("note"), 200),
+        "cut off" if step.get("finish_reason") == "length" else "",
+        Text("") if same else cut(said, limit),
+        {"text": "the answer above", "thought": "the thought above"}.get(same, ""),
+    )
+
+
+def _marks(row: Mapping[str, Any], frame: Frame) -> tuple[MarkView, ...]:
+    """The marks with reasons, and the judge's own where a check decided otherwise."""
+    deciders, reasons = row.get("deciders") or {}, row.get("mark_reasons") or {}
+    twins = f.mapping(row.get("twins"))
+    return tuple(
+        MarkView(
+            f.one_line(rule, 60),
+            f.one_line(frame.rules.get(rule, ""), 160),
+            f.one_line(mark, 10),
+            _decider(deciders.get(rule), frame),
+            _why(reasons.get(rule), mark, frame.limits),
+            f.one_line(twin, 10) if (twin := twins.get(rule)) and twin != mark else "",
+        )
+        for rule, mark in list((row.get("marks") or {}).items())[: frame.limits.marks]
+    )
+
+
+def _why(reason: Any, mark: Any, limits: AnswerLimits) -> str:
+    most = limits.reason if mark == "NO" else limits.praise
+    return f.one_line(reason, most) if most else ""
+
+
+def _decider(who: Any, frame: Frame) -> str:
+    """`check`, or the judge: by name only where there are several."""
+    who = f.one_line(who, 60)
+    return who if who in ("", "check") or frame.judges else "judge"
 
 
 def _reason(row: Mapping[str, Any]) -> str:
@@ -225,8 +285,11 @@ def _cost(row: Mapping[str, Any]) -> str:
     total = {k: sum(f.number(u, k) or 0.0 for u in usage) for k in ("calls", "completion_tokens")}
     spent = f.seconds(row.get("seconds"))
     calls = "1 call" if total["calls"] == 1 else f"{f.count(total['calls'])} calls"
-    return f"{calls}, {f.count(total['completion_tokens'])} tokens out" + (
-        f", {spent} s" if spent != f.DASH else ""
+    asked = f.number(row, "judge_reasks") or 0
+    return (
+        f"{calls}, {f.count(total['completion_tokens'])} tokens out"
+        + (f", {spent} s" if spent != f.DASH else "")
+        + (f"; judge asked again {f.count(asked)}×" if asked > 0 else "")
     )
 
 

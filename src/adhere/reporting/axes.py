@@ -52,29 +52,40 @@ def rate_axis(values: Sequence[float], start: float, end: float) -> tuple[Axis, 
     return axis, tuple(Tick(axis.at(i * step / 100), f"{i * step / 100:g}") for i in ticks)
 
 
-def token_axis(values: Sequence[float]) -> tuple[Axis, tuple[Tick, ...]]:
-    """An axis of token counts: from zero, or logarithmic when they spread more than tenfold."""
+def amount_axis(values: Sequence[float], *, least: float) -> tuple[Axis, tuple[Tick, ...]]:
+    """An axis of tokens or money: from zero, or logarithmic when they spread more than tenfold.
+
+    `least` is the amount that is as good as none: smaller ones would draw the axis out for nothing.
+    """
     low, high = min(values), max(values)
-    if low >= 0.1 and high / low > 10:  # means near zero would draw the axis out for nothing
-        steps = [m * 10.0**e for e in range(-1, 17) for m in (1, 2, 5)]
-        first = max(s for s in steps if s <= low)
-        last = next(s for s in steps if s >= high)
+    if low >= least and high / low > 10:
+        start = math.floor(math.log10(low))
+        steps = [m * 10.0**e for e in range(start - 1, start + 20) for m in (1, 2, 5)]
+        first = max(s for s in steps if s <= low * (1 + 1e-9))
+        last = next(s for s in steps if s >= high * (1 - 1e-9))
         inner = [s for s in steps if first <= s <= last]
         if len(inner) > 7:
             inner = [s for s in inner if f"{s:e}".startswith("1")]  # powers of ten alone
             inner = inner[:: math.ceil(len(inner) / 7)]
         axis = Axis(first, last, FRAME.left, FRAME.right, log=True)
     else:
-        step = nice(max(high, 1.0) / 4)
+        step = nice(max(high, least * 10) / 4)
         last = step * max(math.ceil(high * 1.06 / step), 1)
         inner = [step * i for i in range(round(last / step) + 1)]
         axis = Axis(0.0, last, FRAME.left, FRAME.right, log=False)
     return axis, tuple(Tick(axis.at(v), whole(v)) for v in inner)
 
 
+def token_axis(values: Sequence[float]) -> tuple[Axis, tuple[Tick, ...]]:
+    """An axis of token counts."""
+    return amount_axis(values, least=0.1)
+
+
 def whole(value: float) -> str:
-    """A round number without needless decimals: `0.5`, `2`, `1,000`."""
-    return f"{value:,.0f}" if value == round(value) else f"{value:g}"
+    """A round number without needless decimals: `0.00002`, `0.5`, `2`, `1,000`."""
+    if abs(value - round(value)) < 1e-9 * max(abs(value), 1e-6):
+        return f"{value:,.0f}"
+    return f"{value:,.{max(1 - math.floor(math.log10(abs(value))), 1)}f}".rstrip("0")
 
 
 def nice(step: float) -> float:

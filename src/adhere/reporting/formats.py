@@ -6,6 +6,7 @@ are whole percent. What has no denominator is an en dash, never 0.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -67,6 +68,16 @@ def number(row: Mapping[str, Any], key: str) -> float | None:
     return float(value) if is_number(value) else None
 
 
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The value when it is an object, else an empty one: for optional parts of a summary."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects in a list; nothing when it is no list."""
+    return [v for v in value if isinstance(v, Mapping)] if isinstance(value, list | tuple) else []
+
+
 def score(value: Any) -> str:
     """A score with three decimals: 0.6314 is `0.631`."""
     return f"{value:.3f}" if is_number(value) else DASH
@@ -121,6 +132,23 @@ def seconds(value: Any) -> str:
     if not is_number(value):
         return DASH
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
+
+
+def money(value: Any, currency: Any = None) -> str:
+    """An amount of money to three figures, two decimals at least: `0.000312 USD`."""
+    if not is_number(value):
+        return DASH
+    decimals = max(2, 2 - math.floor(math.log10(abs(value)))) if value else 2
+    text = f"{abs(value):,.{min(decimals, 12)}f}"
+    unit = one_line(currency, 8) if currency else ""
+    return (MINUS if value < 0 else "") + text + (f" {unit}" if unit else "")
+
+
+def part(count_: Any, of: Any) -> str:
+    """A count with its denominator: `3 of 36 (8%)`."""
+    if not (is_number(count_) and is_number(of)):
+        return DASH
+    return f"{count(count_)} of {count(of)}" + (f" ({share(count_ / of)}%)" if of > 0 else "")
 
 
 def duration(value: Any) -> str:

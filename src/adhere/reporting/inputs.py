@@ -56,6 +56,7 @@ _ROW_SHAPES = (
     ("error", dict, "an object or null"),
     ("steps", list, "a list of steps"),
     ("messages", list, "a list of messages"),
+    ("twins", dict, "an object of marks by rule id"),
 )
 
 
@@ -81,6 +82,8 @@ def check_summary(summary: Mapping[str, Any], name: str | Path = "summary.json")
         ("settings", Mapping, "an object"), ("spent", Mapping, "an object"),
         ("rules", list, "a list of objects"), ("models", list, "a list of objects"),
         ("undecided_rules", list, "a list of rule ids"),
+        ("judges", list, "a list of objects"), ("failures", list, "a list of objects"),
+        ("judge_trust", Mapping, "an object"), ("edits", Mapping, "an object"),
     )  # fmt: skip
     for key, kind, expected in (*wanted, *wanted_too):
         value = summary.get(key)

@@ -16,18 +16,22 @@ OUTCOMES = (
 )
 
 
-def outcome_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The rows that are in no rate, by outcome: `2 failed`. Empty when all were scored.
+def outcome_counts(row: Mapping[str, Any]) -> dict[str, float]:
+    """How many rows ended as what besides scored, each row counted once.
 
-    A summary may count truncated and filtered rows among the unscored ones; here each row is
-    counted once.
+    A summary may count truncated and filtered rows among the unscored ones, or apart.
     """
-    counts = {key: f.number(row, key) or 0.0 for key, _ in OUTCOMES}
+    counts = {word: f.number(row, key) or 0.0 for key, word in OUTCOMES}
     total = (f.number(row, "n") or 0.0) - (f.number(row, "n_scored") or 0.0)
     twice = sum(counts.values()) - total
-    if twice > 0 and twice == counts["n_truncated"] + counts["n_filtered"]:
-        counts["n_unscored"] -= twice
-    return tuple(f"{f.count(counts[key])} {word}" for key, word in OUTCOMES if counts[key])
+    if twice > 0 and twice == counts["truncated"] + counts["filtered"]:
+        counts["unscored"] -= twice
+    return counts
+
+
+def outcome_notes(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The rows that are in no rate, by outcome: `2 failed`. Empty when all were scored."""
+    return tuple(f"{f.count(n)} {word}" for word, n in outcome_counts(row).items() if n)
 
 
 def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -42,6 +46,11 @@ def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> 
         yield (
             "Rates are over scored rows only. Unscored, failed, truncated and filtered rows are "
             "counted beside them and never as safe."
+        )
+    if any(r.get("withheld") for r in rows):
+        yield (
+            "Withheld: a judge had a part in these rates, and its marks disagree too much with the "
+            "checks to be believed."
         )
     if any(r.get("oracle") for r in rows):
         yield (

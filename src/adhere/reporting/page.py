@@ -16,10 +16,24 @@ from markupsafe import Markup
 
 from adhere.reporting import formats as f
 from adhere.reporting.answers import AnswerLimits, CaseView, cut
-from adhere.reporting.plots import Bar, Plot, adherence_plot, cost_plot, interval_bar
+from adhere.reporting.edits import edits_view
+from adhere.reporting.facts import facts, plain
+from adhere.reporting.filters import filters
+from adhere.reporting.frontier import frontier_plot
+from adhere.reporting.grid import Bar, interval_bar
+from adhere.reporting.outcomes import (
+    bounds_grid,
+    cost_grid,
+    failure_grid,
+    outcome_grid,
+    role_grid,
+)
+from adhere.reporting.plots import Plot, adherence_plot
 from adhere.reporting.rules_map import rules_maps
 from adhere.reporting.tables import SUBSETS, Row, footnotes, summary_table
 from adhere.reporting.teaching import Choice
+from adhere.reporting.trust import trust_view, withheld_warning
+from adhere.reporting.withheld import headline, withhold
 
 MAX_BYTES = 2_000_000
 _HERE = Path(__file__).parent / "templates"
@@ -48,13 +62,21 @@ TABLES = (
 MOST_FOR_TABLES = 1_400_000
 ANSWERS = (
     AnswerLimits(),
-    AnswerLimits(text=6_000),
-    AnswerLimits(text=3_000, steps=12, marks=100),
-    AnswerLimits(text=1_500, steps=12, marks=60),
-    AnswerLimits(text=700, steps=8, marks=40),
-    AnswerLimits(30, 700, 6, 40),
-    AnswerLimits(12, 500, 4, 20),
+    AnswerLimits(aside=4_000, steps=12, praise=200),
+    AnswerLimits(text=6_000, aside=2_000, steps=12, marks=100, reason=200, praise=100),
+    AnswerLimits(text=4_000, aside=1_000, steps=12, marks=100, reason=200, praise=0),
+    AnswerLimits(text=4_000, aside=500, steps=8, marks=100, reason=160, praise=0),
+    AnswerLimits(text=3_000, aside=300, steps=6, marks=60, reason=120, praise=0),
+    AnswerLimits(text=2_000, aside=200, steps=6, marks=60, reason=80, praise=0),
+    AnswerLimits(text=1_200, aside=200, steps=4, marks=40, reason=60, praise=0),
+    AnswerLimits(100, 1_500, 300, 6, 60, 80, 0),
+    AnswerLimits(60, 700, 200, 6, 40, 60, 0),
+    AnswerLimits(30, 700, 200, 6, 40, 60, 0),
+    AnswerLimits(12, 500, 200, 4, 20, 60, 0),
 )
+# For a page with every row: as long as it gets.
+NO_LIMITS = TableLimits(10**9, 10**9, 10**9, 10**9, 10**9)
+WHOLE = AnswerLimits(10**9, 10**9, 10**9, 10**9, 10**9, 10**6, 10**6)
 
 
 Figures = list[tuple[str, list[Plot]]]
@@ -68,7 +90,10 @@ def figures(summary: Mapping[str, Any], limits: TableLimits) -> Figures:
         list(dict.fromkeys(r.get("suite") for r in rows))[: limits.suites]
     ):
         own = [r for r in rows if r.get("suite") == suite]
-        plots = adherence_plot(own, f"adherence-{index}"), cost_plot(own, f"cost-{index}")
+        plots = (
+            adherence_plot(own, f"adherence-{index}"),
+            frontier_plot(own, f"frontier-{index}", summary.get("currency")),
+        )
         out.append((f.one_line(suite, 60), [p for p in plots if p]))
     return out
 
@@ -94,7 +119,10 @@ def page(
             spec=summary["spec"],
             settings=dict(list((summary.get("settings") or {}).items())[: limits.lines]),
             spent=summary.get("spent") or {},
-            facts=_facts(summary, main),
+            headline=headline(summary),
+            withheld=withheld_warning(summary),
+            stopped=f.one_line(summary.get("stopped"), 300),
+            facts=facts(summary, main),
             tables=shown,
             figures=drawn,
             maps=rules_maps(
@@ -105,8 +133,14 @@ def page(
             ),
             choice=choice,
             cases=cases,
-            usage=_usage(main)[: limits.lines],
-            usage_is_mean=_usage_is_mean(main),
+            filters=filters(cases),
+            trust=trust_view(summary, limits.rules),
+            edits=edits_view(withhold(summary), limits.rules, limits.any_text),
+            outcomes=outcome_grid(main, shown[0].left_out),
+            failures=failure_grid(summary, limits.lines),
+            costs=cost_grid(main, summary.get("currency"), shown[0].left_out),
+            roles=role_grid(main, limits.lines),
+            bounds=bounds_grid,
             models=(summary.get("models") or [])[: limits.lines],
             config=cut(_as_yaml(run_config), limits.any_text),
             css=css,
@@ -122,77 +156,6 @@ def page(
 def _base_bar(rows: Iterable[Row]) -> Bar | None:
     """The bar of the row that its group is compared with."""
     return next((interval_bar(r.source) for r in rows if r.base), None)
-
-
-def _facts(summary: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The line under the headline: what the numbers are of."""
-    spec, settings = summary["spec"], summary.get("settings") or {}
-    rules = spec.get("rules") or []
-    kinds = [f"{sum(r.get('kind') == k for r in rules)} {k}" for k in ("safety", "behavioral")]
-    models = [f.one_line(m.get("name"), 60) for m in summary.get("models") or ()]
-    most: dict[Any, float] = {}
-    for row in rows:
-        n = f.number(row, "n_cases")
-        if (n := f.number(row, "n") if n is None else n) is not None:
-            most[row.get("suite")] = max(most.get(row.get("suite"), 0.0), n)
-    judges = dict.fromkeys(f.one_line(r.get("judge"), 60) for r in rows if r.get("judge"))
-    policy = settings.get("na_policy") or next((r.get("na_policy") for r in rows), None)
-    words = {"count": "counts as unmet", "exclude": "left out"}
-    prompts = f.count(sum(most.values())) if most else f.DASH
-    if len(most) > 1:
-        prompts += f" in {len(most)} suites"
-    alpha = settings.get("alpha", rows[0].get("alpha") if rows else None)
-    return [
-        ("spec", f"{f.one_line(spec.get('name'), 80)}, version {f.one_line(spec.get('version'))}"),
-        ("rules", ", ".join(kinds) if rules else f.DASH),
-        ("model" if len(models) == 1 else "models", _some(models)),
-        ("prompts", prompts),
-        ("judged by", _some(list(judges)) if judges else "checks alone"),
-        ("alpha", _plain(alpha)),
-        ("NA", words.get(str(policy), _plain(policy))),
-        ("temperature", _plain(settings.get("temperature"))),
-        ("seed", _plain(settings.get("seed"))),
-        ("date", f.date(summary.get("created"))),
-    ]
-
-
-def _some(names: list[str], limit: int = 4) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return (", ".join(names[:limit]) + more) or f.DASH
-
-
-def _plain(value: Any) -> str:
-    """A setting as a person would write it."""
-    if value is None or value in ("", [], (), {}):
-        return f.DASH
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(v) for v in value)
-    if isinstance(value, Mapping):
-        return "; ".join(f"{k}: {_plain(v)}" for k, v in value.items())
-    return str(value)
-
-
-def _usage(rows: list[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], str, Mapping[str, Any]]]:
-    """One line a method and role, for the table of what an answer costs."""
-    out = []
-    for row in rows:
-        roles = row.get("usage_by_role")
-        if not row.get("control") and isinstance(roles, Mapping):
-            out += [(row, f.one_line(k, 40), u) for k, u in roles.items() if isinstance(u, Mapping)]
-    return out
-
-
-def _usage_is_mean(rows: list[Mapping[str, Any]]) -> bool:
-    """True when the roles of every row add up to its mean per answer: then they are means too."""
-    sums: dict[int, float] = {}
-    for row, _, use in _usage(rows):
-        sums[id(row)] = sums.get(id(row), 0.0) + (f.number(use, "completion_tokens") or 0.0)
-    means = {id(r): f.number(r, "completion_tokens") or 0.0 for r in rows}
-    return all(abs(total - means[i]) <= 0.01 * means[i] + 0.5 for i, total in sums.items())
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:
@@ -233,7 +196,7 @@ def _environment(limit: int) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.globals["f"] = f
-    environment.filters["plain"] = _plain
+    environment.filters["plain"] = plain
     environment.filters["discreet"] = f.without_credentials
     return environment
 

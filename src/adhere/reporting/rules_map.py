@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from adhere.reporting import formats as f
+from adhere.reporting.withheld import KINDS, who_decided
 
-KINDS = ("safety", "behavioral")
+UNDECIDED = "not decided in this run"
 STEPS = 10  # the color scale has 0 to STEPS
 
 
@@ -42,6 +43,16 @@ class MapRow:
     applies: str
     cells: tuple[MapCell, ...] | None
     why: str = ""
+    who: str = ""  # check, judge or mixed; nothing when nobody decided it
+
+    @property
+    def by(self) -> str:
+        """Who decided it, in words."""
+        return {
+            "check": "decided by a check",
+            "judge": "decided by a judge",
+            "mixed": "decided by a check in some answers and by a judge in others",
+        }.get(self.who, "decided by nobody")
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,11 @@ class RulesMap:
     left_out_rules: int = 0
     left_out_columns: int = 0
     left_out_suites: int = 0  # on the last map shown
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The rules that nobody decided."""
+        return tuple(r.id for _, rows in self.sections for r in rows if r.why == UNDECIDED)
 
     @property
     def models(self) -> tuple[tuple[str, int], ...]:
@@ -125,7 +141,7 @@ def _one(
         ident = rule.get("id")
         seen = [counts.get((c, ident)) for c in order[:max_columns]]
         cells = tuple(_cell(s) for s in seen)
-        why = "not decided in this run" if ident in undecided else ""
+        why = UNDECIDED if ident in undecided else ""
         why = why or ("" if any(seen) else "no scored answer")
         return MapRow(
             f.one_line(ident, 80),
@@ -135,6 +151,7 @@ def _one(
             str(rule.get("applies") or ""),
             None if why else cells,
             why,
+            "" if why else who_decided(summary, rule, suite),
         )
 
     shown = rules[:max_rules]

@@ -16,7 +16,7 @@ from adhere.reporting import formats as f
 
 Key = tuple[str, str]
 
-MAX_ROWS = 60
+MAX_ROWS = 200
 PER_CASE = 8  # answers shown of one case
 # Of every five cases taken, so many by disagreement and so many by failure; one is from the sample.
 _TURNS = ("differ", "differ", "failed", "differ", "sample")
@@ -129,6 +129,19 @@ def choose(rows: Iterable[Mapping[str, Any]], *, seed: Any = 0, limit: int = MAX
 def case_key(row: Mapping[str, Any]) -> Key:
     """What the rows of one case have in common."""
     return str(row.get("suite") or ""), str(row.get("case", ""))
+
+
+def choose_all(rows: Iterable[Mapping[str, Any]], *, seed: Any = 0) -> Choice:
+    """Every row and all answers of every case, in the order of `choose`."""
+    cases: dict[Key, list[int]] = {}
+    for place, row in enumerate(rows):
+        cases.setdefault(case_key(row), []).append(place)
+    total = sum(map(len, cases.values()))
+    ranked = choose(rows, seed=seed, limit=total)
+    why = {c.key: c.why for c in ranked.cases}
+    keys = [*why, *(key for key in cases if key not in why)]
+    chosen = tuple(Chosen(k, why.get(k, ""), tuple(cases[k]), len(cases[k])) for k in keys)
+    return Choice(chosen, total, total, len(cases))
 
 
 def pick_up(rows: Iterable[Mapping[str, Any]], places: frozenset[int]) -> dict[int, Any]:
