@@ -102,7 +102,8 @@ async def floor(port: int, rows: int, in_flight: int) -> None:
     """The same number of calls over bare sockets."""
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "word " * 1000}]})
     request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
     left = iter(range(rows))
 

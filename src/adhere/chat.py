@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 # ---------------------------------------------------------------- JSON and hashing
 
@@ -287,8 +287,7 @@ class Mark(StrEnum):
     NA = "NA"  # does not apply
 
 
-@dataclass(frozen=True)
-class RuleMark:
+class RuleMark(NamedTuple):
     """A mark with who decided it (`check` or a judge's identity) and why."""
 
     mark: Mark

@@ -59,6 +59,7 @@ _OTHER_TAGS = re.compile(
     r"|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>",
     re.IGNORECASE,
 )
+_BRACKET = re.compile(r"[<\[\uff1c\uff3b\u2039\u00ab\u3008]")  # with which all of them begin
 _HARMLESS = str.maketrans(
     {
         "<": "&lt;", ">": "&gt;", "[": "&#91;", "]": "&#93;",
@@ -83,6 +84,8 @@ def defanged(text: str) -> str:
     hide a tag from this and show it to a model, are dropped. All other markup stays as it is.
     """
     text = without_hidden(text)
+    if not _BRACKET.search(text):
+        return text
     for pattern in (VERDICT_LIKE, BLOCK_LIKE, _OTHER_TAGS):
         text = pattern.sub(lambda match: match.group(0).translate(_HARMLESS), text)
     return text

@@ -43,9 +43,11 @@ async def mark_row(
             out["error"] = {**error_facts(verdict.error), "role": JUDGE_ROLE}
         return out
     out.update(outcome=Outcome.SCORED.value, reason="")
-    out["marks"] = {k: v.mark.value for k, v in verdict.marks.items()}
-    out["deciders"] = {k: v.decider for k, v in verdict.marks.items()}
-    out["mark_reasons"] = {k: v.reason for k, v in verdict.marks.items()}
+    out["marks"], out["deciders"], out["mark_reasons"] = {}, {}, {}
+    for rule, (mark, decider, reason) in verdict.marks.items():
+        out["marks"][rule] = mark
+        out["deciders"][rule] = decider
+        out["mark_reasons"][rule] = reason
     out["twins"] = {k: v.mark.value for k, v in verdict.twins.items()}
     out["safety"], out["behavioral"], out["score"] = scorer.row(out["marks"])
     return out

@@ -15,6 +15,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import Field
@@ -31,7 +32,6 @@ from adhere.chat import (
     Sampling,
     Unscored,
     Verdict,
-    digest,
     system,
     user,
 )
@@ -92,13 +92,13 @@ class JudgeConfig(ModelConfig):
 
 
 class MarkStore(Protocol):
-    """Where marks are kept by the key of (response, rule, judge)."""
+    """Where marks are kept: by response and judge (`place`), and by rule (`key`)."""
 
-    def get_marks(self, keys: Sequence[str]) -> dict[str, RuleMark]:
+    def get_marks(self, place: str, keys: Sequence[str]) -> dict[str, RuleMark]:
         """The marks that are on record, by key."""
 
-    def put_marks(self, marks: Mapping[str, RuleMark]) -> None:
-        """Commit marks by key."""
+    def put_marks(self, place: str, decider: str, marks: Mapping[str, RuleMark]) -> None:
+        """Commit one judge's marks by key."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,15 @@ class _Question:
     response: str
     comment: str
 
+    def place(self, judge: str) -> str:
+        """The digest of what a judge is shown, and of the judge: where its marks are kept."""
+        # Text from outside cannot imitate the joints: each part has its length before it.
+        parts = [judge, self.question, self.response, self.comment]
+        whole = "".join(f"{len(part)}:{part}" for part in parts)
+        return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()
+
     def values(self) -> dict[str, str]:
+        """As the templates take it."""
         return {"question": self.question, "response": self.response, "comment": self.comment}
 
 
@@ -134,6 +142,7 @@ class ModelJudge:
         self.store = store
         self.structured = False  # set by `prepare`
         self._heads: dict[tuple[Rule, ...], str] = {}
+        self._system = system(prompts.render("judge/system"))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -182,7 +191,7 @@ class ModelJudge:
         rules = self._asked(spec)
         tokens = self.config.reply_tokens
         mode = self.config.mode
-        head = len(self.prompts.render("judge/system"))
+        head = len(self._system.text)
         if not rules:
             return []
         if mode == "joint":
@@ -220,9 +229,9 @@ class ModelJudge:
         model = models[Role.JUDGE]
         who = self.identity(models)
         view = self._question(case, answer.text)
-        place = digest([who, view.values()])
-        keys = {rule.id: _mark_key(place, rule) for rule in asked}
-        known = self.store.get_marks(list(keys.values())) if self.store and keys else {}
+        place = view.place(who)
+        keys = {rule.id: _rule_key(rule.kind, rule.text) for rule in asked}
+        known = self.store.get_marks(place, list(keys.values())) if self.store and keys else {}
         marks = {rule.id: known[keys[rule.id]] for rule in asked if keys[rule.id] in known}
         spent = Spent()
         if left := [rule for rule in asked if rule.id not in marks]:
@@ -235,7 +244,7 @@ class ModelJudge:
                 reason = f"the judge could not be asked: {error.kind}: {error.message}"
                 return Unscored(reason, error, spent.usage, spent.reasks)
             if self.store:
-                self.store.put_marks({keys[rule_id]: mark for rule_id, mark in new.items()})
+                self.store.put_marks(place, who, {keys[rule]: mark for rule, mark in new.items()})
             marks.update(new)
         decided = checked.marks
         return Verdict(
@@ -377,7 +386,7 @@ class ModelJudge:
         config = self.config
         opening = [user(prompt)]
         if config.mode != "guard":  # a guard's own template has no place for a system message
-            opening.insert(0, system(self.prompts.render("judge/system")))
+            opening.insert(0, self._system)
         sampling = Sampling(
             temperature=config.temperature,
             max_tokens=config.reply_tokens or tokens,
@@ -388,10 +397,11 @@ class ModelJudge:
         )
 
 
-def _mark_key(place: str, rule: Rule) -> str:
-    """The key of one mark; `place` is the digest of judge, prompt and response."""
-    text = f"{place}\0{rule.kind}\0{rule.text}"
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+@lru_cache(maxsize=4096)
+def _rule_key(kind: str, text: str) -> str:
+    """What a mark is kept under, beside the response: an edited text is another rule."""
+    whole = f"{kind}\0{text}"
+    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def _conversation(case: Case) -> str:

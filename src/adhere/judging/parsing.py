@@ -24,8 +24,8 @@ from adhere.spec import Rule, Specification
 BLOCKS = {"safety": "safety_specifications", "behavioral": "behavioral_specifications"}
 KEY = "rule_{}"  # of one rule in a structured reply, counted from 1
 
-_ITEM = re.compile(r"(\d{1,4})[.)]\s*(.*?)\s*<(YES|NO|NA)>", re.DOTALL)
-_MARKS = {mark.value: mark for mark in Mark}
+_NUMBER = re.compile(r"(\d{1,4})[.)]\s*")
+_TAGS = {f"<{mark.value}>": mark for mark in Mark}
 _REASON = 2_000  # characters of a reason that are kept
 
 
@@ -44,6 +44,10 @@ def parse_blocks(text: str, rules: Sequence[Rule], decider: str) -> dict[str, Ru
     A kind of which there are no rules may have an empty block or none. Raises Unreadable.
     """
     plain = _visible(text)
+    # Where every bracket is one of the tags that must be there, nothing else can look like one.
+    kinds = {rule.kind for rule in rules}
+    tags = len(rules) + 2 * len(kinds)
+    plainly = plain.isascii() and "[" not in plain and plain.count("<") == tags
     found: dict[str, RuleMark] = {}
     spans: list[tuple[int, int]] = []
     for kind, block in BLOCKS.items():
@@ -54,13 +58,13 @@ def parse_blocks(text: str, rules: Sequence[Rule], decider: str) -> dict[str, Ru
         spans.append(span)
         inner = plain[span[0] : span[1]]
         inner = inner.removeprefix(f"<{block}>").removesuffix(f"</{block}>")
-        found.update(_lines(inner, block, asked, decider))
+        found.update(_lines(inner, block, asked, decider, plainly=plainly))
     if len(spans) == 2 and spans[0][1] > spans[1][0]:
         raise Unreadable("the safety block must stand before the behavioral block")
     outside = plain
     for start, end in sorted(spans, reverse=True):
         outside = outside[:start] + "\n" + outside[end:]
-    if match := VERDICT_LIKE.search(outside) or BLOCK_LIKE.search(outside):
+    if not plainly and (match := VERDICT_LIKE.search(outside) or BLOCK_LIKE.search(outside)):
         raise Unreadable(f"{match.group(0)!r} stands outside the two blocks")
     return {rule.id: found[rule.id] for rule in rules}
 
@@ -170,40 +174,43 @@ def _visible(text: str) -> str:
 
 def _block(text: str, name: str, *, needed: bool) -> tuple[int, int] | None:
     """Where the one block of a name stands, tags included."""
-    opens = [m.start() for m in re.finditer(f"<{name}>", text)]
-    closes = [m.end() for m in re.finditer(f"</{name}>", text)]
+    opening, closing = f"<{name}>", f"</{name}>"
+    opens, closes = text.count(opening), text.count(closing)
     if not opens and not closes and not needed:
         return None
-    if len(opens) != 1 or len(closes) != 1:
+    if opens != 1 or closes != 1:
         raise Unreadable(
-            f"expected <{name}> and </{name}> once each; found them {len(opens)} and "
-            f"{len(closes)} times"
+            f"expected {opening} and {closing} once each; found them {opens} and {closes} times"
         )
-    if closes[0] < opens[0]:
-        raise Unreadable(f"</{name}> stands before <{name}>")
-    return opens[0], closes[0]
+    start, end = text.index(opening), text.index(closing)
+    if end < start:
+        raise Unreadable(f"{closing} stands before {opening}")
+    return start, end + len(closing)
 
 
-def _lines(inner: str, block: str, rules: Sequence[Rule], decider: str) -> Mapping[str, RuleMark]:
-    if match := BLOCK_LIKE.search(inner):
+def _lines(
+    inner: str, block: str, rules: Sequence[Rule], decider: str, *, plainly: bool
+) -> Mapping[str, RuleMark]:
+    if not plainly and (match := BLOCK_LIKE.search(inner)):
         raise Unreadable(f"{match.group(0)!r} stands inside <{block}>")
     lines = [bare for line in inner.splitlines() if (bare := line.strip())]
     if len(lines) != len(rules):
         raise Unreadable(f"<{block}> must hold {len(rules)} lines, one a rule; found {len(lines)}")
-    one_each = len(VERDICT_LIKE.findall(inner)) == len(lines)
     marks = {}
     for place, (line, rule) in enumerate(zip(lines, rules, strict=True), 1):
-        match = _ITEM.fullmatch(line)
-        if match is None:
+        number = _NUMBER.match(line)
+        tag = line[line.rfind("<") :]
+        if number is None or tag not in _TAGS:
             raise Unreadable(
                 f"line {place} of <{block}> must be `{place}. reason <VERDICT>` and end with "
                 "exactly <YES>, <NO> or <NA>"
             )
-        if int(match.group(1)) != place:
-            raise Unreadable(f"line {place} of <{block}> has the number {match.group(1)}")
-        if not one_each and len(VERDICT_LIKE.findall(line)) != 1:
+        if int(number.group(1)) != place:
+            raise Unreadable(f"line {place} of <{block}> has the number {number.group(1)}")
+        if not plainly and len(VERDICT_LIKE.findall(line)) != 1:
             raise Unreadable(f"line {place} of <{block}> holds more than one verdict tag")
-        marks[rule.id] = RuleMark(_MARKS[match.group(3)], decider, match.group(2)[:_REASON])
+        reason = line[number.end() : -len(tag)].rstrip()
+        marks[rule.id] = RuleMark(_TAGS[tag], decider, reason[:_REASON])
     return marks
 
 

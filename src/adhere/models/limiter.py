@@ -29,7 +29,7 @@ AUTO_CEILING = 256
 # A dead key is not worth one request a row: until so many calls have succeeded, no more than so
 # many are in flight. A key that dies later costs what is in flight then.
 UNPROVEN_LIMIT = 16
-PROVEN_AFTER = 32
+PROVEN_AFTER = 8
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from adhere.chat import Capability, Completion, Message, OnDelta, Sampling, digest
@@ -76,7 +77,7 @@ class OpenAICompatible:
         self.marks = dict(marks or {})
         self._rendered: dict[str, str] = {}
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Everything that decides what is sampled; the base URL is recorded, not keyed."""
         parts = [f"{self.provider}:{self.name}"]

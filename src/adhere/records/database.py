@@ -34,16 +34,26 @@ def writing(path: Path | str) -> Iterator[None]:
         ) from None
 
 
-def open_database(path: Path | str, schema: str) -> sqlite3.Connection:
+# Pages of 4 KiB that the log may grow to before it is written back, which waits for the disk.
+_CHECKPOINT = 8000
+
+
+def open_database(path: Path | str) -> sqlite3.Connection:
     """Open or make a database. Each statement commits by itself (autocommit)."""
     with writing(path):
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
+        db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT}")
         _check_version(db, path)
         db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        db.executescript(schema)
         return db
+
+
+def add_tables(db: sqlite3.Connection, path: Path | str, schema: str) -> None:
+    """Make the tables of a schema that are not there yet."""
+    with writing(path):
+        db.executescript(schema)
 
 
 def open_earlier(path: Path, table: str) -> sqlite3.Connection | None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from adhere.chat import Capability, Completion, Message, Model, OnDelta, Sampling, Usage, digest
-from adhere.records.database import open_database, open_earlier, writing
+from adhere.records.database import add_tables, open_database, open_earlier, writing
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS draws (
@@ -55,10 +55,20 @@ def draw_key(
 class DrawStore:
     """The table of draws in a SQLite file (WAL: a kill loses nothing that was committed)."""
 
-    def __init__(self, path: Path | str, earlier: Path | None = None) -> None:
-        """`earlier`: the journal of another run, whose draws are taken over where they fit."""
+    def __init__(
+        self,
+        path: Path | str,
+        earlier: Path | None = None,
+        *,
+        db: sqlite3.Connection | None = None,
+    ) -> None:
+        """`earlier`: the journal of another run, whose draws are taken over where they fit.
+
+        `db`: a connection to share. Several to one file would empty each other's caches.
+        """
         self.path = path
-        self._db: sqlite3.Connection = open_database(path, SCHEMA)
+        self._db = db or open_database(path)
+        add_tables(self._db, path, SCHEMA)
         # What an earlier run took from a still earlier one is in its own table.
         tables = ("draws", "reused") if earlier is not None else ()
         opened = [(open_earlier(Path(str(earlier)), table), table) for table in tables]
@@ -163,10 +173,12 @@ class Journal:
         on_delta: OnDelta | None = None,
     ) -> list[Completion]:
         """See `Model.sample`. Draws that are on record cost nothing."""
+        if n == 1:
+            return [await self._one(messages, sampling, first_draw, prefill, on_delta)]
         return list(
             await asyncio.gather(
                 *(
-                    self._one(messages, sampling, draw, prefill, on_delta if n == 1 else None)
+                    self._one(messages, sampling, draw, prefill, None)
                     for draw in range(first_draw, first_draw + n)
                 )
             )

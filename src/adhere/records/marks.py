@@ -1,7 +1,7 @@
 """The table of marks: what a judge said of a rule on a response, kept by what decided it.
 
-The key covers the response, the text of the rule and the judge (see `judging/model_judge.py`), so
-an edited spec asks only about the rules that changed.
+A row is one response as one judge saw it (`place`), and holds the marks by rule. The key of a rule
+covers its text (see `judging/model_judge.py`), so an edited spec asks only about what changed.
 """
 
 from __future__ import annotations
@@ -12,65 +12,75 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from adhere.chat import Mark, RuleMark
-from adhere.records.database import open_database, open_earlier, writing
+from adhere.records.database import add_tables, open_database, open_earlier, writing
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS marks (
-    key TEXT PRIMARY KEY,
-    mark TEXT NOT NULL,
+    place TEXT PRIMARY KEY,
     decider TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    reused INTEGER NOT NULL
-) WITHOUT ROWID;
+    marks TEXT NOT NULL
+);
 """
+
+_FIND = "SELECT decider, marks FROM marks WHERE place = ?"
+# What is there stays: a mark that was given once is never given again.
+_MERGE = (
+    "INSERT INTO marks VALUES (?, ?, ?) ON CONFLICT (place) DO UPDATE "
+    "SET marks = json_patch(excluded.marks, marks.marks)"
+)
+
+Entry = tuple[str, str, bool]  # mark, reason, whether an earlier run gave it
 
 
 class MarkTable:
     """Marks in a run's journal; those of an earlier run are looked up when this one has none."""
 
-    def __init__(self, path: Path | str, earlier: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        earlier: Path | None = None,
+        *,
+        db: sqlite3.Connection | None = None,
+    ) -> None:
+        """`db`: a connection to share. Several to one file would empty each other's caches."""
         self.path = path
-        self._db = open_database(path, SCHEMA)
+        self._db = db or open_database(path)
+        add_tables(self._db, path, SCHEMA)
         self._earlier = open_earlier(earlier, "marks") if earlier is not None else None
 
-    def get_marks(self, keys: Sequence[str]) -> dict[str, RuleMark]:
-        """The marks that are on record, by key."""
-        found = _find(self._db, keys)
+    def get_marks(self, place: str, keys: Sequence[str]) -> dict[str, RuleMark]:
+        """The marks that are on record for a response and judge, by the rules' keys."""
+        decider, found = _read(self._db, place)
         missing = [key for key in keys if key not in found]
         if self._earlier is not None and missing:
-            reused = _find(self._earlier, missing)
-            self._put(reused, reused=True)
+            who, before = _read(self._earlier, place)
+            decider = decider or who
+            reused = {key: before[key] for key in missing if key in before}
+            self._put(place, decider, {key: (*entry[:2], True) for key, entry in reused.items()})
             found.update(reused)
-        return found
+        return {
+            key: RuleMark(Mark(found[key][0]), decider, found[key][1])
+            for key in keys
+            if key in found
+        }
 
-    def put_marks(self, marks: Mapping[str, RuleMark]) -> None:
-        """Commit marks by key. Raises DiskFull."""
-        self._put(marks, reused=False)
+    def put_marks(self, place: str, decider: str, marks: Mapping[str, RuleMark]) -> None:
+        """Commit one judge's marks by the rules' keys, beside those there are. Raises DiskFull."""
+        self._put(place, decider, {k: (m.mark, m.reason, False) for k, m in marks.items()})
 
-    def _put(self, marks: Mapping[str, RuleMark], *, reused: bool) -> None:
-        if not marks:
-            return
-        with writing(self.path):
-            self._db.execute("BEGIN")
-            try:
-                self._db.executemany(
-                    "INSERT INTO marks VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                    [
-                        (key, m.mark.value, m.decider, _storable(m.reason), int(reused))
-                        for key, m in marks.items()
-                    ],
-                )
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+    def _put(self, place: str, decider: str, marks: Mapping[str, Entry]) -> None:
+        if marks:
+            with writing(self.path):
+                self._db.execute(_MERGE, (place, decider, json.dumps(marks)))
 
     def counts(self) -> tuple[int, int]:
         """How many marks were given in this run, and how many were taken from the earlier one."""
-        new, reused = self._db.execute(
-            "SELECT coalesce(sum(reused = 0), 0), coalesce(sum(reused = 1), 0) FROM marks"
-        ).fetchone()
-        return int(new), int(reused)
+        new = reused = 0
+        for (text,) in self._db.execute("SELECT marks FROM marks"):
+            for *_, taken in json.loads(text).values():
+                reused += taken
+                new += not taken
+        return new, reused
 
     def close(self) -> None:
         """Close the files."""
@@ -79,15 +89,6 @@ class MarkTable:
             self._earlier.close()
 
 
-def _find(db: sqlite3.Connection, keys: Sequence[str]) -> dict[str, RuleMark]:
-    found = db.execute(
-        "SELECT key, mark, decider, reason FROM marks "
-        "WHERE key IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(keys)),),
-    )
-    return {key: RuleMark(Mark(mark), decider, reason) for key, mark, decider, reason in found}
-
-
-def _storable(text: str) -> str:
-    """SQLite stores UTF-8; a lone surrogate out of a model's reply is none."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _read(db: sqlite3.Connection, place: str) -> tuple[str, dict[str, Entry]]:
+    row = db.execute(_FIND, (place,)).fetchone()
+    return (row[0], json.loads(row[1])) if row else ("", {})

@@ -24,7 +24,7 @@ from filelock import FileLock
 from filelock import Timeout as LockTaken
 
 from adhere.errors import BadInput, disk_error
-from adhere.records.database import SCHEMA_VERSION, open_database, writing
+from adhere.records.database import SCHEMA_VERSION, add_tables, open_database, writing
 from adhere.records.journal import DrawStore
 from adhere.records.marks import MarkTable
 
@@ -118,9 +118,10 @@ class RunFolder:
 
     def _open(self) -> None:
         journal = self.path / JOURNAL_FILE
-        self._db = open_database(journal, ROWS_SCHEMA)
-        self.draws = DrawStore(journal, self._earlier)
-        self.marks = MarkTable(journal, self._earlier)
+        self._db = open_database(journal)
+        add_tables(self._db, journal, ROWS_SCHEMA)
+        self.draws = DrawStore(journal, self._earlier, db=self._db)
+        self.marks = MarkTable(journal, self._earlier, db=self._db)
         self._results: TextIO | None = None
 
     def __enter__(self) -> RunFolder:
@@ -223,7 +224,8 @@ class RunFolder:
         text = dump_json(row)
         with writing(self.path / JOURNAL_FILE):
             self._db.execute(
-                "INSERT OR REPLACE INTO rows (key, row) VALUES (?, ?)",
+                "INSERT INTO rows (key, row) VALUES (?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET row = excluded.row",
                 (json.dumps(row_key(row)), text),
             )
         if self._results is not None and whole:

@@ -38,7 +38,7 @@ def on_prompt(check: Check, scene: Scene) -> Result:
     result = scene.run(check.nested[0], replace(scene, text=scene.prompt))
     if isinstance(result, Unscored):
         return result
-    return replace(result, reason=f"prompt: {result.reason}")
+    return result._replace(reason=f"prompt: {result.reason}")
 
 
 def when(check: Check, scene: Scene) -> Result:
