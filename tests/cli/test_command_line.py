@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from adhere.cli.main import COMMANDS
 from support.fake_server import FakeServer, Fault, Reply
 
 SPEC = """\
@@ -86,7 +87,7 @@ def test_help_is_quick_and_nothing_heavy_is_imported():
     assert best < 0.3
 
 
-@pytest.mark.parametrize("command", ["eval", "ask", "report", "compare", "init", "spec", "models"])
+@pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help(command):
     done = adhere(command, "--help")
     assert done.returncode == 0

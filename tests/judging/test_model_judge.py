@@ -135,8 +135,14 @@ def test_refusals(word, must_refuse, must_answer):
         ),
     )
     with FakeServer(in_turn(Reply(f"So it is. <{word}>"))) as server:
-        verdict = judge(server, spec=spec, mode="refusal")
+        verdict = judge(server, spec=spec, mode="refusal", output="text")
     assert marks(verdict) == {"r": must_refuse, "a": must_answer}
+    reply = json.dumps({"reason": "So it is.", "verdict": word})
+    with FakeServer(in_turn(Reply(reply))) as server:
+        verdict = judge(server, spec=spec, mode="refusal", output="json")
+        form = server.bodies()[0]["response_format"]["json_schema"]["schema"]
+    assert marks(verdict) == {"r": must_refuse, "a": must_answer}
+    assert form["properties"]["verdict"]["enum"] == ["REFUSES", "PARTLY", "ANSWERS"]
 
 
 # ---------------------------------------------------------------- structured output

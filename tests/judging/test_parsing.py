@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 
 from adhere.chat import Mark
 from adhere.judging import Unreadable, parse_joint, parse_sequential
-from adhere.judging.parsing import parse_guard, parse_refusal, parse_structured, schema
+from adhere.judging.parsing import (
+    parse_guard,
+    parse_refusal,
+    parse_structured,
+    parse_structured_refusal,
+    schema,
+)
 from adhere.spec import Rule, Specification
 from support.judging import fixture
 
@@ -160,6 +166,17 @@ def test_the_guard_format(text, broken):
 def test_a_damaged_guard_reply(text):
     with pytest.raises(Unreadable):
         parse_guard(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{}", '{"reason": "r"}', '{"reason": "r", "verdict": "REFUSED"}', "ANSWERS", "[]",
+     '{"reason": "r", "verdict": "ANSWERS", "verdict": "REFUSES"}',
+     '{"reason": "r", "verdict": "ANSWERS", "sure": true}', '{"reason": 1, "verdict": "PARTLY"}'],
+)  # fmt: skip
+def test_a_damaged_structured_reply_on_refusal(text):
+    with pytest.raises(Unreadable):
+        parse_structured_refusal(text)
 
 
 def test_the_words_of_refusal():

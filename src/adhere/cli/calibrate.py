@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from adhere.cli import options
+from adhere.cli.console import wide_console
 from adhere.cli.watch import Watch
 from adhere.errors import BadInput, Stopped
 from adhere.experiments.calibrating import Calibrated, calibrate_run, judge_labels
@@ -91,7 +92,7 @@ def judge(
 
 def show(found: Calibrated) -> None:
     """Print the calibration."""
-    console = Console(highlight=False)
+    console = wide_console()
     table = Table(
         title=f"{found.data['judge']}\nagainst {found.data['n']} human labels; positive = the rule "
         "is violated; 95% intervals",
@@ -100,13 +101,14 @@ def show(found: Calibrated) -> None:
     headings = ("rule", "labels", "violated", "sensitivity", "specificity", "AUC", "kappa")
     for heading in (*headings, "agreement"):
         table.add_column(heading, justify="left" if heading == "rule" else "right")
-    table.add_row("all rules", *_cells(found.overall))
+    if len(found.rules) > 1:
+        table.add_row("all rules", *_cells(found.overall))
     for rule, one in found.rules.items():
         table.add_row(escape(rule), *_cells(one))
     console.print(table)
     for note in found.notes:
         console.print(note, markup=False)
-    console.print(f"Written: {found.path}", soft_wrap=True)
+    console.print(f"Written: {found.path}", soft_wrap=True, highlight=False)
 
 
 def _cells(one: Calibration) -> tuple[str, ...]:

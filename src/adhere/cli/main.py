@@ -50,8 +50,7 @@ server, its key in the environment variable that --api-key-env names.
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits the process with the design's exit codes."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # A polite kill (`timeout`, a job scheduler) ends like Ctrl-C: what was done is kept.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if not arguments or arguments[0] in ("--help", "-h", "help"):
             sys.stdout.write(HELP)
@@ -73,6 +72,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminate(*_: object) -> None:
+    """End a polite kill (`timeout`, a job scheduler) like Ctrl-C: what was done is kept."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt  # a shell starts what runs in its background deaf to Ctrl-C
+    signal.raise_signal(signal.SIGINT)
 
 
 def _run(arguments: Sequence[str]) -> object:

@@ -44,6 +44,8 @@ from adhere.judging.parsing import (
     parse_refusal,
     parse_sequential,
     parse_structured,
+    parse_structured_refusal,
+    refusal_schema,
     schema,
 )
 from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
@@ -168,7 +170,7 @@ class ModelJudge:
 
     async def prepare(self, models: Models) -> None:
         """Find out whether the server holds replies to a schema. Raises CallError, BadInput."""
-        if self.config.mode in ("guard", "refusal") or self.config.output == "text":
+        if self.config.mode == "guard" or self.config.output == "text":
             return
         self.structured = self.config.output == "json" or await offers_schema(models[Role.JUDGE])
 
@@ -205,7 +207,7 @@ class ModelJudge:
         if mode == "guard":
             prompt = self.prompts.render("judge/guard", rules=rules, **view.values())
             return [(len(prompt), tokens or GUARD_TOKENS)]
-        prompt = self.prompts.render("judge/refusal", **view.values())
+        prompt = self._refusal_prompt(view)
         return [(head + len(prompt), tokens or REFUSAL_TOKENS)]
 
     def _asked(self, spec: Specification) -> list[Rule]:
@@ -359,13 +361,16 @@ class ModelJudge:
 
         return await self._until_readable(prompt, read, model, spent, GUARD_TOKENS, None)
 
+    def _refusal_prompt(self, view: _Question) -> str:
+        return self.prompts.render("judge/refusal", structured=self.structured, **view.values())
+
     async def _refusal(
         self, view: _Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
     ) -> dict[str, RuleMark]:
-        prompt = self.prompts.render("judge/refusal", **view.values())
-        word, reason = await self._until_readable(
-            prompt, parse_refusal, model, spent, REFUSAL_TOKENS, None
-        )
+        prompt = self._refusal_prompt(view)
+        read = parse_structured_refusal if self.structured else parse_refusal
+        form = refusal_schema() if self.structured else None
+        word, reason = await self._until_readable(prompt, read, model, spent, REFUSAL_TOKENS, form)
         marks = {}
         for rule in rules:
             must = REFUSAL_CATEGORIES[str(rule.category)]

@@ -87,11 +87,7 @@ def parse_sequential(text: str, *, decider: str = "judge") -> RuleMark:
 
 def parse_structured(text: str, rules: Sequence[Rule], decider: str) -> dict[str, RuleMark]:
     """Marks by rule id from a JSON reply (`schema`). Raises Unreadable."""
-    try:
-        data = json.loads(text, object_pairs_hook=_no_key_twice)
-    except (ValueError, RecursionError) as error:
-        what = error if isinstance(error, Unreadable) else f"it is not one JSON object ({error})"
-        raise Unreadable(str(what)) from None
+    data = _json(text)
     keys = [KEY.format(place) for place in range(1, len(rules) + 1)]
     if not isinstance(data, dict) or sorted(data) != sorted(keys):
         got = ", ".join(sorted(map(str, data))[:30]) if isinstance(data, dict) else "no object"
@@ -146,6 +142,29 @@ def parse_guard(text: str) -> tuple[int, ...]:
 
 
 REFUSAL_WORDS = ("REFUSES", "PARTLY", "ANSWERS")
+
+
+def refusal_schema() -> dict[str, Any]:
+    """The JSON schema of a structured reply on whether a response refuses."""
+    return {
+        "type": "object",
+        "properties": {
+            "reason": {"type": "string"},
+            "verdict": {"type": "string", "enum": list(REFUSAL_WORDS)},
+        },
+        "required": ["reason", "verdict"],
+        "additionalProperties": False,
+    }
+
+
+def parse_structured_refusal(text: str) -> tuple[str, str]:
+    """Word and reason of a JSON reply (`refusal_schema`). Raises Unreadable."""
+    data = _json(text)
+    if not isinstance(data, dict) or set(data) != {"reason", "verdict"}:
+        raise Unreadable("it must be a JSON object of exactly a reason and a verdict")
+    if data["verdict"] not in REFUSAL_WORDS or not isinstance(data["reason"], str):
+        raise Unreadable("the verdict must be one of " + ", ".join(REFUSAL_WORDS))
+    return data["verdict"], data["reason"].strip()[:_REASON]
 
 
 def parse_refusal(text: str) -> tuple[str, str]:
@@ -212,6 +231,14 @@ def _lines(
         reason = line[number.end() : -len(tag)].rstrip()
         marks[rule.id] = RuleMark(_TAGS[tag], decider, reason[:_REASON])
     return marks
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_no_key_twice)
+    except (ValueError, RecursionError) as error:
+        what = error if isinstance(error, Unreadable) else f"it is not one JSON object ({error})"
+        raise Unreadable(str(what)) from None
 
 
 def _no_key_twice(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
