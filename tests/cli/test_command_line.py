@@ -346,10 +346,20 @@ def test_a_killed_run_goes_on_without_repeating_a_committed_call(work):
     assert asked <= 40 + kills * limit
 
 
-def test_ctrl_c_exits_130_and_keeps_what_was_done(work):
+# What a shell does to a command that it starts in its background: it does not hear Ctrl-C.
+IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+
+
+@pytest.mark.parametrize(
+    ("end", "background"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+    ids=["Ctrl-C", "terminated", "terminated in the background"],
+)
+def test_a_polite_end_exits_130_and_keeps_what_was_done(work, end, background):
     with FakeServer(lambda p, b: Reply(delay=0.1)) as server:
         process = subprocess.Popen(
             [
+                *(IN_BACKGROUND if background else ()),
                 *(sys.executable, "-m", "adhere", "eval", "--spec", "spec.md", "--out", "run"),
                 *("--prompts", "prompts.jsonl", "--model", "openai:m", "--method", "vanilla"),
                 *("--base-url", server.url, "--prefill", "none", "--concurrency", "1"),
@@ -361,7 +371,7 @@ def test_ctrl_c_exits_130_and_keeps_what_was_done(work):
         )
         while len(server.calls) < 4:
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "Traceback" not in err

@@ -25,8 +25,8 @@ from typing import Any
 import pytest
 
 from support.fake_server import FakeServer, Reply
+from support.judging import is_judging, joint_reply
 
-PROMPTS = 200
 LIMIT = 8  # calls in flight
 STARTUP, RUNNING, ENDING = 3, 14, 3  # kills by phase
 KILLS = STARTUP + RUNNING + ENDING
@@ -74,6 +74,7 @@ class Scenario:
     the number of calls that may be in flight to all models together.
     """
 
+    prompts: int = 200
     spec: str = SPEC
     methods: tuple[str, ...] = ("raw", "vanilla", "repair:rounds=1")
     options: Callable[[str], list[str]] = lambda url: []
@@ -83,7 +84,29 @@ class Scenario:
     limit: int = LIMIT
 
 
-SCENARIOS = {"checks": Scenario()}
+JUDGE = "judge-model"
+
+
+def judge_reply(body: Body) -> str:
+    """Verdicts that the answer alone decides; plain text to whatever is no judging."""
+    if not is_judging(body):
+        return "Four."
+
+    def decide(rule: str, answer: str) -> str:
+        return random.Random(rule + answer).choice(["YES", "YES", "NO", "NA"])
+
+    return joint_reply(body, decide)
+
+
+JUDGED = Scenario(
+    prompts=70,
+    spec=SPEC + "- [kind] Be kind.\n",
+    methods=("raw", "vanilla"),
+    options=lambda url: ["--judge", f"openai:{JUDGE}", "--judge-base-url", url],
+    replies={POLICY: policy_reply, JUDGE: judge_reply},
+    limit=2 * LIMIT,  # of two models
+)
+SCENARIOS = {"checks": Scenario(), "judge": JUDGED}
 
 
 class Trial:
@@ -94,7 +117,7 @@ class Trial:
         self.work = work
         (work / "spec.md").write_text(scenario.spec)
         # Without labels: each subset would cost its own bootstrap at each end.
-        prompts = [{"id": f"p{i}", "prompt": f"Question {i}?"} for i in range(PROMPTS)]
+        prompts = [{"id": f"p{i}", "prompt": f"Question {i}?"} for i in range(scenario.prompts)]
         (work / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
         self.kill_at: int | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -156,7 +179,7 @@ class Trial:
 
     def _all_rows_are_there(self) -> bool:
         content = (self.work / "killed" / "results.jsonl").read_bytes()
-        return content.count(b"\n") >= PROMPTS * len(self.scenario.methods)
+        return content.count(b"\n") >= self.scenario.prompts * len(self.scenario.methods)
 
     def _kill(self) -> bool:
         """Make sure that it is dead. Returns whether a kill, not the run's end, ended it."""
@@ -256,7 +279,8 @@ def test_a_run_killed_at_20_instants_ends_as_one_that_nobody_touched(name, tmp_p
             assert not asked & known
             found, kept = trial.committed()
             assert known <= found  # a kill loses no committed draw ...
-            assert all(kept.get(key) == row for key, row in rows.items())  # ... and no row
+            for key, row in rows.items():  # ... and no row, once it was judged
+                assert kept.get(key) == row or not json.loads(row)["judged"]
             known, rows = found, kept
         assert len(landed) == KILLS
 
@@ -267,7 +291,7 @@ def test_a_run_killed_at_20_instants_ends_as_one_that_nobody_touched(name, tmp_p
 
     whole, killed_rows = trial.rows("whole"), trial.rows("killed")
     keys = [(r["suite"], r["case"], r["model"], r["method"], r["repeat"]) for r in killed_rows]
-    assert len(keys) == len(set(keys)) == PROMPTS * len(scenario.methods)
+    assert len(keys) == len(set(keys)) == scenario.prompts * len(scenario.methods)
     assert timeless(killed_rows) == timeless(whole)
     assert {row["outcome"] for row in whole} == {"scored"}
     assert timeless(trial.summary("killed")) == timeless(trial.summary("whole"))

@@ -27,7 +27,11 @@ def report(
         Path | None, Parameter(help="also write all rows to this Parquet file")
     ] = None,
     inspect: Annotated[
-        Path | None, Parameter(help="also write the run as a log of inspect to this file")
+        Path | None,
+        Parameter(
+            help="also write the run as Inspect logs, one a method, into this folder (or one "
+            ".eval or .json file, where the run has one method)"
+        ),
     ] = None,
 ) -> int:
     """Write a run's report.html again and print its table. Samples and judges nothing."""
@@ -42,8 +46,7 @@ def report(
     if inspect is not None:
         from adhere.reporting.exports import write_inspect_log
 
-        write_inspect_log(run, inspect)
-        written.append(("Inspect log", inspect))
+        written += [("Inspect log", path) for path in write_inspect_log(run, inspect)]
     lines = [f"{what}: {path} ({_size(path)})" for what, path in written]
     if format == "markdown":
         sys.stdout.write(to_markdown(found))

@@ -89,8 +89,9 @@ class JudgeConfig(ModelConfig):
         return {**super().settings(), **{field: getattr(self, field) for field in own}}
 
     def model_only(self) -> ModelConfig:
-        """The fields of the model alone."""
-        return ModelConfig(**{k: getattr(self, k) for k in ModelConfig.model_fields})
+        """The fields of the model alone. A judge is never given a begun answer."""
+        fields = {k: getattr(self, k) for k in ModelConfig.model_fields}
+        return ModelConfig(**{**fields, "prefill": "none"})
 
 
 class MarkStore(Protocol):
