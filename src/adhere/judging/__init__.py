@@ -1,7 +1,8 @@
 """Turning responses into marks, verdicts and scores."""
 
 from adhere.judging.base import CheckJudge, Judge, check_verdict
-from adhere.judging.model_judge import JudgeConfig, ModelJudge
+from adhere.judging.config import JudgeConfig
+from adhere.judging.model_judge import ModelJudge
 from adhere.judging.parsing import Unreadable, parse_joint, parse_sequential
 from adhere.judging.scoring import ALPHA, NaPolicy, Score, score
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from adhere.chat import Message, Model, Sampling, Usage, assistant, user
-from adhere.errors import AdhereError
+from adhere.errors import BadInput, CallError, Overloaded, RateLimited, Timeout
 from adhere.judging.parsing import Unreadable
 from adhere.models.thinking import split_thought
 from adhere.prompting import Prompts
@@ -71,7 +71,7 @@ def response_format(form: Mapping[str, Any]) -> dict[str, Any]:
 async def offers_schema(model: Model) -> bool:
     """Whether the server holds a reply to a schema: it must answer what no model would say.
 
-    Raises CallError when the server cannot be asked at all (a dead key, an unknown model).
+    Raises CallError when the server cannot be asked (a dead key, an unknown model, overload).
     """
     word = "violet-47"
     form = {
@@ -85,8 +85,11 @@ async def offers_schema(model: Model) -> bool:
         [got] = await model.sample(
             question, Sampling(temperature=0, max_tokens=64, extra=response_format(form))
         )
-    except AdhereError as error:
-        if getattr(error, "fatal", False):
+    except CallError as error:
+        # A server in trouble has not said no: taken for a no, it would change who judges.
+        if error.fatal or isinstance(error, (RateLimited, Overloaded, Timeout)):
             raise
+        return False
+    except BadInput:
         return False
     return word in got.text and got.text.strip().startswith("{")
