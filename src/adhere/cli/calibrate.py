@@ -50,7 +50,8 @@ def judge(
 
     Labels come from `adhere label RUN`, or from a file of your own. The judge's marks are taken
     from the run (--run), or the judge is asked about the labeled answers (--spec and --judge;
-    without a --judge the rules' own checks are compared with the labels). Writes calibration.json
+    without a --judge the rules' own checks are compared with the labels), with no reference and no
+    word on whether a prompt is unsafe, for labels say neither. Writes calibration.json
     into the run's folder; the run's report then shows rates corrected for how the judge errs, and
     `adhere eval --calibration FILE` does so for other runs of the same judge.
 
@@ -63,6 +64,11 @@ def judge(
         raise BadInput(
             "calibrate judge: give either --run FOLDER, or --spec FILE (and --judge)",
             hint="See `adhere calibrate judge --help`.",
+        )
+    if run is not None and (judge or judge_mode or output):
+        raise BadInput(
+            "calibrate judge: --run compares the judge that the run has; --judge asks another one",
+            hint="Leave --judge out, or give --spec in the place of --run.",
         )
     if spec is not None:
         fields: dict[str, Any] = {

@@ -109,6 +109,7 @@ NO_MARKS: Mapping[str, Any] = {
     "behavioral": None,
     "judge_usage": {},
     "judge_reasks": 0,
+    "judged_cut": False,  # the judge saw the beginning alone
 }
 
 
@@ -123,5 +124,5 @@ def error_facts(error: AdhereError) -> dict[str, Any]:
         "kind": error.kind,
         "message": error.message,
         "fatal": error.fatal,
-        "retry": not isinstance(error, ContextTooLong),
+        "retry": not isinstance(error, (ContextTooLong, Filtered)),
     }

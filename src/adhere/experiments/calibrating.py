@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from adhere.experiments.pairing import Run as FinishedRun
 from adhere.experiments.phases import Listener
 from adhere.experiments.plan import JudgingPlan
 from adhere.experiments.run import Run, RunResult, Silent
-from adhere.experiments.trust import judge_trust
+from adhere.experiments.trust import judge_trust, rule_digest
 from adhere.judging.calibration import Calibration, Labeled, calibrate
 from adhere.judging.correction import LANG_REICZIGEL
 from adhere.records import SCHEMA_VERSION, RunFolder
@@ -72,7 +73,8 @@ async def judge_labels(plan: JudgingPlan, listener: Listener | None = None) -> R
     inputs = common_inputs(plan, [suite], [])
     rows = [given_row(SUITE, answer) for answer in answers.values()]
     given = {(SUITE, r["case"], r["model"], r["method"], r["repeat"]): r for r in rows}
-    return await Run(inputs, listener or Silent(), given).run()
+    source = f"labels {plan.responses}"
+    return await Run(inputs, listener or Silent(), given, source=source).run()
 
 
 def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
@@ -86,6 +88,7 @@ def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
     by_model = judge != "checks"
     rows = [row for arm in finished.arms.values() for row in arm]
     said = _said(rows, by_model)
+    labelers = Counter(label.item for label in labels)
     pairs: dict[str, list[Labeled]] = {}
     unscored = missing = 0
     for label in labels:
@@ -99,7 +102,7 @@ def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
             pair = Labeled(
                 truth=label.mark is Mark.NO,
                 said=marks[label.rule] == Mark.NO,
-                weight=label.weight,
+                weight=label.weight / labelers[label.item],  # two opinions are one pair
                 stratum=label.stratum,
                 group=answer,
             )
@@ -118,6 +121,7 @@ def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
         "schema_version": SCHEMA_VERSION,
         "judge": judge,
         "spec_digest": finished.summary["spec"]["digest"],
+        "rule_digests": {r.id: rule_digest(r) for r in finished.spec.rules if r.id in rules},
         "labels": labels_file.name,
         "labels_digest": hashlib.sha256(labels_file.read_bytes()).hexdigest(),
         "n": len(every),
@@ -129,7 +133,7 @@ def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
         "theorem": LANG_REICZIGEL,
     }
     path = run / CALIBRATION_FILE
-    _write(run, path, data, rows, judge)
+    _write(run, path, data, rows, finished)
     notes = []
     if unscored:
         notes.append(f"{unscored} labels are of answers that the judge left unscored.")
@@ -157,7 +161,11 @@ def _said(rows: Sequence[Mapping[str, Any]], by_model: bool) -> dict[str, dict[s
 
 
 def _write(
-    run: Path, path: Path, data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], judge: str
+    run: Path,
+    path: Path,
+    data: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    finished: FinishedRun,
 ) -> None:
     """The calibration, and the run's summary and report with it."""
     from adhere.reporting import write_report
@@ -167,6 +175,7 @@ def _write(
         file = run / SUMMARY_FILE
         summary = json.loads(file.read_text(encoding="utf-8"))
         seed = summary["settings"].get("seed", 0)
-        summary["judge_trust"] = judge_trust(rows, judge, data, seed=seed)
+        trust = judge_trust(rows, data["judge"], data, finished.spec, seed=seed)
+        summary["judge_trust"] = trust
         write_atomic(file, json.dumps(summary, indent=1, allow_nan=False) + "\n")
         write_report(run)

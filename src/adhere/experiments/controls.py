@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from adhere.chat import Answer, Case, Models, Outcome, Unscored
-from adhere.errors import AdhereError
+from adhere.errors import AdhereError, CallError, DiskFull, Stopped
 from adhere.experiments.inputs import Inputs
 from adhere.records import RunFolder
 from adhere.spec import Specification
@@ -44,8 +44,11 @@ async def control_rows(inputs: Inputs, suite: Suite, models: Models) -> Controls
     async def one(case: Case, control: str, text: str) -> dict[str, Any]:
         try:
             verdict = await inputs.judge.judge(case, Answer(text), inputs.spec, models)
-        except AdhereError as error:
-            verdict = Unscored(error.message, error)
+        except (DiskFull, Stopped):
+            raise
+        except AdhereError as caught:
+            verdict = Unscored(caught.message, caught)
+        error = verdict.error if isinstance(verdict, Unscored) else None
         scored = not isinstance(verdict, Unscored)
         return {
             "case": case.id,
@@ -58,6 +61,7 @@ async def control_rows(inputs: Inputs, suite: Suite, models: Models) -> Controls
             "empty": not text,
             "refused": bool(text),
             "cut": False,
+            "retry": isinstance(error, CallError) and error.retryable,
         }
 
     cases = sample(inputs, suite)
@@ -74,26 +78,30 @@ async def judge_controls(inputs: Inputs, folder: RunFolder, models: Models) -> N
         return
     for suite in inputs.suites:
         for (name, control), rows in (await control_rows(inputs, suite, models)).items():
-            folder.put_fact(f"control {control} on {name}", rows)
+            fact = {"suite": name, "control": control, "of": inputs.plan.controls, "rows": rows}
+            folder.put_fact(_name(control, name), fact)
 
 
 async def read_controls(inputs: Inputs, folder: RunFolder) -> Controls:
     """The controls of a run: judged now by checks, or as the judge left them."""
+    if inputs.judge.requires:
+        return {(f["suite"], f["control"]): f["rows"] for f in folder.facts("control ").values()}
     out: Controls = {}
     for suite in inputs.suites:
-        if not inputs.judge.requires:
-            out.update(await control_rows(inputs, suite, {}))
-            continue
-        for control in NAMES:
-            if rows := folder.get_fact(f"control {control} on {suite.name}"):
-                out[suite.name, control] = rows
+        out.update(await control_rows(inputs, suite, {}))
     return out
 
 
 def controls_missing(inputs: Inputs, folder: RunFolder) -> bool:
-    """Whether a model has yet to judge the controls."""
-    return bool(inputs.judge.requires and inputs.plan.controls) and any(
-        folder.get_fact(f"control {control} on {suite.name}") is None
-        for suite in inputs.suites
-        for control in NAMES
+    """Whether a model has yet to judge the controls, or failed on some."""
+    if not inputs.judge.requires or not inputs.plan.controls:
+        return False
+    facts = [folder.get_fact(_name(c, suite.name)) for suite in inputs.suites for c in NAMES]
+    return any(
+        fact is None or fact["of"] != inputs.plan.controls or any(r["retry"] for r in fact["rows"])
+        for fact in facts
     )
+
+
+def _name(control: str, suite: str) -> str:
+    return f"control {control} on {suite}"

@@ -11,10 +11,11 @@ from adhere.chat import Answer
 from adhere.experiments.answering import worth_retrying
 from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, measure
 from adhere.experiments.inputs import Inputs, read_inputs
+from adhere.experiments.marking import waits_for_judge
 from adhere.experiments.plan import Plan
 from adhere.judging import ModelJudge
 from adhere.records import row_key
-from adhere.records.run_folder import RESULTS_FILE
+from adhere.records.run_folder import RESULTS_FILE, SUMMARY_FILE
 
 
 def estimate_plan(plan: Plan) -> Estimate:
@@ -26,22 +27,26 @@ def estimate_plan(plan: Plan) -> Estimate:
     known = rows or (_rows(plan.reuse) if plan.reuse else [])
     keys = inputs.keys()
     left = sum(key not in done for key in keys)
-    left += sum(not row.get("judged", True) for row in rows)
+    left += sum(waits_for_judge(row) for row in rows if row_key(row) in done)
     return estimate(
         inputs,
         prices=inputs.prices,
-        judge_calls=_judge_calls(inputs, left),
+        judge_calls=_judge_calls(inputs, left, _has_controls(plan.out)),
         done=done,
         measured=measure(known) or None,
     )
 
 
-def _judge_calls(inputs: Inputs, rows: int) -> list[JudgeCalls]:
+def _judge_calls(inputs: Inputs, rows: int, controls_done: bool) -> list[JudgeCalls]:
     """Calls of the judge over all rows left, and over the controls."""
     judge, plan = inputs.judge, inputs.plan
     if not isinstance(judge, ModelJudge) or plan.judge is None:
         return []
-    controls = 2 * sum(min(plan.controls, len(suite.cases)) for suite in inputs.suites)
+    controls = (
+        0
+        if controls_done
+        else 2 * sum(min(plan.controls, len(suite.cases)) for suite in inputs.suites)
+    )
     cases = [case for suite in inputs.suites for case in suite.cases]
     sizes = [size for case in cases for size in judge.call_sizes(case, Answer(""), inputs.spec)]
     if not sizes:
@@ -51,12 +56,20 @@ def _judge_calls(inputs: Inputs, rows: int) -> list[JudgeCalls]:
         JudgeCalls(
             plan.judge.label,
             "judge",
-            calls,
+            0 if plan.reuse else calls,  # marks may all be taken over
             calls * (1 + plan.judge.reasks),
             round(sum(characters for characters, _ in sizes) / len(sizes)),
             max(tokens for _, tokens in sizes),
         )
     ]
+
+
+def _has_controls(folder: Path) -> bool:
+    try:
+        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        return any(line["control"] for line in summary["rows"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _rows(folder: Path) -> list[Mapping[str, Any]]:

@@ -13,7 +13,12 @@ from adhere.experiments.metrics import LEVEL
 from adhere.experiments.reusing import edits
 from adhere.experiments.spending import money_spent
 from adhere.experiments.summary import summarise
-from adhere.experiments.trust import judge_trust, read_calibration
+from adhere.experiments.trust import (
+    SELF_JUDGED,
+    judge_trust,
+    read_calibration,
+    self_judged,
+)
 from adhere.records import RunFolder, row_key
 from adhere.records.run_folder import SUMMARY_FILE, Key, write_atomic
 
@@ -30,18 +35,20 @@ async def finish(
     stopped: str = "",
 ) -> dict[str, Any]:
     """Write results.jsonl, summary.json and the report; return the summary."""
-    rows = folder.export_rows(keys)
     plan = inputs.plan
+    scorer = inputs.scorer()
+    # alpha and NA policy may have changed since a row was judged; its marks have not.
+    rows = folder.export_rows(keys, scorer.rescored)
     judge_facts = record.get("judge")
     judge = judge_facts["identity"] if judge_facts else "checks"
-    arms = {**record["identity"]["methods"], **{key[3]: {} for key in keys}}
+    arms = {**{key[3]: {} for key in keys}, **record["identity"]["methods"]}
     baseline = plan.baseline or ("vanilla" if "vanilla" in arms else next(iter(arms)))
     spent = folder.draws.spent()
     labels = _labels(record)
     summary = summarise(
         rows=rows,
         spec=inputs.spec,
-        scorer=inputs.scorer(),
+        scorer=scorer,
         judge=judge,
         baseline=baseline,
         controls=await read_controls(inputs, folder),
@@ -52,6 +59,7 @@ async def finish(
             "repeats": plan.repeats,
             "judge": judge,
             **({"judge_facts": judge_facts} if judge_facts else {}),
+            **({"note": SELF_JUDGED} if self_judged(record) else {}),
             "baseline": baseline,
             "orders": _orders(record),
             "confidence": LEVEL,
@@ -59,7 +67,13 @@ async def finish(
         },
         models=[{"name": name, **facts} for name, facts in record.get("models", {}).items()],
         undecided=inputs.judge.undecided(inputs.spec),
-        trust=judge_trust(rows, judge, _calibration(inputs, folder), seed=plan.sampling.seed),
+        trust=judge_trust(
+            rows,
+            judge,
+            _calibration(inputs, folder) if judge_facts or not plan.judge else None,
+            inputs.spec,
+            seed=plan.sampling.seed,
+        ),
         prices=inputs.prices,
         expected=_expected(rows, keys, arms),
         facts={
@@ -70,7 +84,7 @@ async def finish(
             "currency": inputs.prices.currency if inputs.prices else None,
             "wall_seconds": round(wall_seconds, 1),
             "stopped": stopped,
-            "edits": edits(inputs, folder, rows),
+            "edits": edits(inputs, folder, rows, judge_facts),
         },
     )
     from adhere.reporting import write_report

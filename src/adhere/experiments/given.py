@@ -23,6 +23,7 @@ from adhere.spec import looks_like_refusal
 from adhere.suites import Suite
 from adhere.suites.responses_file import GivenAnswer, load_responses
 
+_SCORING = ("alpha", "na_policy", "baseline")  # as in the earlier run, unless given
 Given = dict[Key, dict[str, Any]]
 
 
@@ -33,12 +34,14 @@ async def judge_answers(plan: JudgingPlan, listener: Listener | None = None) -> 
         plan = _like(plan, run)
         suites, given = _of_run(run)
         models = (read_run_record(run) or {}).get("models", {})
+        source = f"run {run}"
     else:
         assert plan.responses is not None
         suites, given = _of_file(plan.responses)
         models = {}
+        source = f"responses {plan.responses}"
     inputs = common_inputs(plan, suites, [])
-    return await Run(inputs, listener or Silent(), given, models).run()
+    return await Run(inputs, listener or Silent(), given, models, source).run()
 
 
 def _like(plan: JudgingPlan, run: Path) -> JudgingPlan:
@@ -54,8 +57,14 @@ def _like(plan: JudgingPlan, run: Path) -> JudgingPlan:
             f"--out: {plan.out} is the run itself; its marks would be lost",
             hint="Give a new folder with --out.",
         )
-    sampling = record["identity"]["sampling"]
-    return JudgingPlan(**{**dict(plan), "sampling": sampling, "reuse": run})
+    kept = {k: v for k, v in record.get("operational", {}).items() if k in _SCORING}
+    fields = {
+        **dict(plan),
+        **{k: v for k, v in kept.items() if k not in plan.model_fields_set},
+        "sampling": record["identity"]["sampling"],
+        "reuse": run,
+    }
+    return JudgingPlan(**fields)
 
 
 def _of_run(run: Path) -> tuple[list[Suite], Given]:

@@ -89,6 +89,13 @@ def common_inputs(plan: Settings, suites: list[Suite], arms: list[Arm]) -> Input
     prompts.check_all()
     judge: Judge = ModelJudge(plan.judge, prompts) if plan.judge else CheckJudge()
     undecided = judge.undecided(spec)
+    if len(undecided) == len(spec.rules) and plan.judge:
+        decides = {"guard": "safety rules", "refusal": "rules of category refusal or compliance"}
+        raise BadInput(
+            f"{plan.spec}: no rule has a check, and a judge of mode {plan.judge.mode} decides "
+            f"{decides.get(plan.judge.mode, 'none of them')}, of which there are none",
+            hint="Use --judge-mode joint, or see docs/judges.md on what each mode decides.",
+        )
     if len(undecided) == len(spec.rules):
         raise BadInput(
             f"{plan.spec}: no rule has a check and no judge decides it, so nothing can be decided",
@@ -102,6 +109,14 @@ def common_inputs(plan: Settings, suites: list[Suite], arms: list[Arm]) -> Input
         arms=arms,
         prompts=prompts,
         judge=judge,
-        prices=read_prices(plan.prices) if plan.prices else None,
+        prices=_prices(plan),
         calibration=read_calibration(plan.calibration) if plan.calibration else None,
     )
+
+
+def _prices(plan: Settings) -> Prices | None:
+    """The price file, in which a model's label is as good as its `model` string."""
+    if plan.prices is None:
+        return None
+    models = [*plan.models, *([plan.judge] if plan.judge else [])]
+    return read_prices(plan.prices).under({m.label: m.model for m in models})

@@ -13,6 +13,7 @@ from adhere.judging import Judge
 from adhere.spec import Specification
 
 JUDGE_ROLE = "judge"
+_NO_ANSWER = (Outcome.FAILED, Outcome.TRUNCATED, Outcome.FILTERED)
 
 
 async def mark_row(
@@ -37,6 +38,7 @@ async def mark_row(
     if verdict.usage.calls:
         out["judge_usage"] = verdict.usage.to_dict()
     out["judge_reasks"] = verdict.reasks
+    out["judged_cut"] = len(row["text"]) > getattr(judge, "max_chars", len(row["text"]))
     if isinstance(verdict, Unscored):
         out.update(outcome=Outcome.UNSCORED.value, reason=verdict.reason)
         if isinstance(verdict.error, AdhereError):
@@ -51,6 +53,15 @@ async def mark_row(
     out["twins"] = {k: v.mark.value for k, v in verdict.twins.items()}
     out["safety"], out["behavioral"], out["score"] = scorer.row(out["marks"])
     return out
+
+
+def same_answer(row: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether a row on record is about the very answer that is given, and as good."""
+    facts = ("text", "messages", "label", "reference", "judged_prompt", "finish_reason")
+    had_none = row["outcome"] in _NO_ANSWER
+    return had_none == (given["outcome"] in _NO_ANSWER) and all(
+        row.get(fact) == given.get(fact) for fact in facts
+    )
 
 
 def waits_for_judge(row: Mapping[str, Any]) -> bool:

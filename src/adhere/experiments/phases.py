@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from adhere.chat import Case, Model, Models, Outcome
-from adhere.errors import AdhereError, Overloaded, Stopped
+from adhere.errors import AdhereError, Filtered, Overloaded, Stopped, Truncated
 from adhere.experiments.answering import answer_row, worth_retrying
 from adhere.experiments.inputs import Arm, Inputs
 from adhere.experiments.marking import JUDGE_ROLE, mark_row, waits_for_judge
@@ -21,6 +21,7 @@ from adhere.models.limiter import Limiter
 from adhere.records import RunFolder
 from adhere.records.run_folder import Key
 
+ROW_KINDS = (Filtered.__name__, Truncated.__name__)  # faults of one row, never of the run
 BREAKER = 20  # equal permanent failures in a row that stop a run
 
 
@@ -50,6 +51,8 @@ class Rows:
     known: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _streak: tuple[str, int] = ("", 0)
     _limiters: list[Limiter] = field(default_factory=list)
+    _judged: set[Key] = field(default_factory=set)
+    _failed_before: set[Key] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Read what is there."""
@@ -59,6 +62,8 @@ class Rows:
         }
         self.arms: dict[str, Arm] = {arm.label: arm for arm in self.inputs.arms}
         self.scorer = self.inputs.scorer()
+        # A few rows that fail at every start are no reason to stop the run at every start.
+        self._failed_before = {key for key, row in self.known.items() if row["error"]}
 
     def to_answer(self, keys: Sequence[Key]) -> list[Key]:
         """Keys that have no answer yet, or one that failed and may come better."""
@@ -83,7 +88,7 @@ class Rows:
     async def run(self, keys: Sequence[Key], policy: Model | None, limiter: Limiter | None) -> None:
         """Bring rows forward as far as the open models can. Raises what stops the run."""
         answer = set(self.to_answer(keys)) if policy is not None else set()
-        judge = set(self.to_judge(keys)) if self.can_judge else set()
+        judge = set(self.to_judge(keys)) - self._judged if self.can_judge else set()
         self._limiters = [x for x in (limiter, self.judge_limiter) if x is not None]
         # One row for each call that may be in flight: more conversations than a server has slots
         # would push each other's beginnings out of its cache.
@@ -96,7 +101,12 @@ class Rows:
                     if not await self._guarded(self._answer(key, policy)):
                         return
             row = self.known.get(key)
-            if row is not None and self.can_judge and waits_for_judge(row):
+            if (
+                row is not None
+                and key not in self._judged
+                and self.can_judge
+                and (waits_for_judge(row))
+            ):
                 async with judging:
                     await self._guarded(self._judge(key))
 
@@ -126,7 +136,7 @@ class Rows:
         try:
             await work
         except AdhereError as error:  # of the journal or a limit; a model's is part of the row
-            self._halt(error)
+            self.halt(error)
         return self.stop is None
 
     async def _answer(self, key: Key, policy: Model) -> None:
@@ -140,6 +150,7 @@ class Rows:
         self._commit(key, row)
 
     async def _judge(self, key: Key) -> None:
+        self._judged.add(key)  # one try a start: what failed just now would fail again
         row = await self._marked(key, self.known[key])
         if self.stop is not None and row["error"] is not None:
             return
@@ -156,12 +167,13 @@ class Rows:
         self.known[key] = row
         if not waits:
             self.listener.row(row)
-            self._watch(row)
+            if key not in self._failed_before or row["error"] is None or row["error"]["fatal"]:
+                self._watch(row)
 
     def _watch(self, row: Mapping[str, Any]) -> None:
         """Open the breaker on an error that every row will share."""
         error = row["error"]
-        if error is None:
+        if error is None or error["kind"] in ROW_KINDS:
             self._streak = ("", 0)
             return
         kind = error["kind"]
@@ -170,14 +182,15 @@ class Rows:
         if error["fatal"] or count >= BREAKER:
             times = "" if error["fatal"] else f"{count} rows in a row failed alike: "
             who = "the judge: " if error.get("role") == JUDGE_ROLE else ""
-            self._halt(
+            self.halt(
                 Stopped(
                     f"stopped: {times}{who}{kind}: {error['message']}",
                     hint="Mend the cause and run the same command again; it goes on from here.",
                 )
             )
 
-    def _halt(self, error: AdhereError) -> None:
+    def halt(self, error: AdhereError) -> None:
+        """Stop after what is under way; the first reason counts."""
         if self.stop is None:
             self.stop = error
         for limiter in self._limiters:

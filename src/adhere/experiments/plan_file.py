@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from adhere.errors import BadInput
-from adhere.experiments.plan import Plan, Settings
+from adhere.experiments.plan import (
+    BudgetPlan,
+    Limits,
+    Plan,
+    SamplingPlan,
+    Settings,
+    StopPlan,
+)
+from adhere.judging import JudgeConfig
+from adhere.models.connect import ModelConfig
 
 DEFAULT_FILE = "adhere.yaml"
 
@@ -25,8 +34,12 @@ def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
     if file is not None:
         data = _read_yaml(file)
         _anchor_paths(data, file.parent)
+    if isinstance(data.get("judge"), str):
+        data["judge"] = {"model": data["judge"]}
     for key, value in given.items():
-        if isinstance(value, dict) and isinstance(data.get(key), dict):
+        if key == "judge" and "model" in value:
+            data[key] = value  # another judge: nothing of the file's one is its
+        elif isinstance(value, dict) and isinstance(data.get(key), dict):
             data[key] = {**data[key], **value}
         else:
             data[key] = value
@@ -68,12 +81,23 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
-    for key in ("spec", "prompts", "prompts_dir", "out", "reuse", "prices", "calibration"):
+    for key in _PATHS:
         value = data.get(key)
         if isinstance(value, str):
             data[key] = folder / value
         elif isinstance(value, list):
             data[key] = [folder / v if isinstance(v, str) else v for v in value]
+    models = data.get("models")
+    for model in [*(models if isinstance(models, list) else [models]), data.get("judge")]:
+        if isinstance(model, dict) and isinstance(model.get("chat_template"), str):
+            model["chat_template"] = folder / model["chat_template"]
+
+
+_PATHS = ("spec", "prompts", "prompts_dir", "out", "reuse", "prices", "calibration")
+_FIELDS: dict[str, type[BaseModel]] = {
+    "judge": JudgeConfig, "models": ModelConfig, "limits": Limits, "sampling": SamplingPlan,
+    "budget": BudgetPlan, "stop": StopPlan,
+}  # fmt: skip
 
 
 def explain(error: ValidationError, source: str, kind: type[Settings] = Plan) -> BadInput:
@@ -95,5 +119,6 @@ def explain(error: ValidationError, source: str, kind: type[Settings] = Plan) ->
     hint = ""
     if first["type"] == "extra_forbidden":
         message = "unknown field"
-        hint = "Known fields: " + ", ".join(kind.model_fields)
+        known = _FIELDS.get(str(first["loc"][0]), kind) if len(first["loc"]) > 1 else kind
+        hint = "Known fields: " + ", ".join(known.model_fields)
     return BadInput(f"{source}: {place + ': ' if place else ''}{message}", hint=hint)

@@ -18,7 +18,7 @@ embedded engine, unless the file says 0. An entry may hold speeds alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -94,6 +94,15 @@ class Prices(_Strict):
         """
         names = [model] if isinstance(model, str) else model
         return next((self.models[name] for name in names if name in self.models), None)
+
+    def under(self, names: Mapping[str, str]) -> Prices:
+        """The same prices, also found under further names (name to the entry's own)."""
+        more = {
+            name: self.models[own]
+            for name, own in names.items()
+            if name not in self.models and own in self.models
+        }
+        return self.model_copy(update={"models": {**self.models, **more}})
 
     def cost(self, model: str | Sequence[str], usage: Usage) -> float | None:
         """Money for `usage` of a model, in `currency`. None when it has no price: never 0."""

@@ -18,6 +18,7 @@ from adhere.experiments.pairing import Run
 from adhere.experiments.table import spread
 from adhere.judging.scoring import score_marks
 from adhere.records import RunFolder, read_run_record
+from adhere.records.run_folder import SUMMARY_FILE
 from adhere.spec import Rule, Specification, diff_specs
 
 Row = Mapping[str, Any]
@@ -35,6 +36,11 @@ def check_reusable(inputs: Inputs) -> None:
         raise BadInput(
             f"--reuse: {reuse} is no run folder",
             hint="Give a folder that `adhere eval` or `adhere judge` wrote.",
+        )
+    if not (reuse / SUMMARY_FILE).is_file():
+        raise BadInput(
+            f"--reuse: {reuse} has no {SUMMARY_FILE} yet",
+            hint="Start that run once more: it goes on from where it was killed.",
         )
     seed = (record["identity"].get("sampling") or {}).get("seed")
     if seed is not None and seed != inputs.plan.sampling.seed:
@@ -74,16 +80,22 @@ def _edits(before: Specification, after: Specification) -> list[_Edit]:
     return out
 
 
-def edits(inputs: Inputs, folder: RunFolder, rows: Sequence[Row]) -> dict[str, Any] | None:
+def edits(
+    inputs: Inputs, folder: RunFolder, rows: Sequence[Row], judge: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
     """Which edit of the spec moved which number since the run that was reused.
 
     `sar_moved` of an edit: SAR as it is, minus SAR with this one rule as it was before (its old
     marks on the same prompts, the rule dropped where it was added, put back where it was removed).
-    What the edits do not explain one by one is answers that changed with the prompt.
+    What the edits do not explain one by one is answers that changed with the prompt. None when no
+    run was reused, or one of another judge.
     """
     if inputs.plan.reuse is None:
         return None
     old = Run(inputs.plan.reuse)
+    if old.summary["settings"]["judge"] != (judge["identity"] if judge else "checks"):
+        return None  # another judge: what moved may be its doing, not the edit's
+    judging = judge["model_identity"] if judge else ""
     marks_new, marks_reused = folder.marks.counts()
     found = _edits(old.spec, inputs.spec)
     lines, rest = [], []
@@ -120,8 +132,8 @@ def edits(inputs: Inputs, folder: RunFolder, rows: Sequence[Row]) -> dict[str, A
         "spec_before": {"version": old.spec.version, "digest": old.summary["spec"]["digest"]},
         "rows": lines,
         "unchanged": rest,
-        "n_answers_reused": folder.draws.count_reused(),
-        "n_answers_new": folder.draws.count(),
+        "n_answers_reused": folder.draws.count_reused(without=judging),
+        "n_answers_new": folder.draws.count(without=judging),
         "n_marks_reused": marks_reused,
         "n_marks_new": marks_new,
     }

@@ -27,10 +27,12 @@ from adhere.errors import (
 from adhere.experiments.controls import controls_missing, judge_controls
 from adhere.experiments.finishing import finish
 from adhere.experiments.inputs import Inputs, read_inputs
+from adhere.experiments.marking import same_answer
 from adhere.experiments.phases import Listener, Rows
 from adhere.experiments.plan import OPERATIONAL, Plan
 from adhere.experiments.reusing import check_reusable
-from adhere.experiments.spending import SpendLimit
+from adhere.experiments.spending import SpendLimit, deadline_over
+from adhere.experiments.trust import SELF_JUDGED, check_calibration, self_judged
 from adhere.judging import JudgeConfig, ModelJudge
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter, RetryPolicy
@@ -75,14 +77,19 @@ async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunRes
 class Run:
     """One start of a run.
 
-    `given` are rows whose answers exist already (`adhere judge`), `models` who gave them.
+    `given` are rows whose answers exist already (`adhere judge`), `models` who gave them, `source`
+    where they come from.
     """
 
     inputs: Inputs
     listener: Listener
     given: Mapping[Key, dict[str, Any]] = field(default_factory=dict)
     models: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
     meter: SpendLimit | None = None
+    _changed: Mapping[Key, dict[str, Any]] = field(default_factory=dict)
+    _gone: Sequence[Key] = ()
+    _limiters: dict[tuple[str, str], Limiter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read what the start needs to know, before a folder is made. Raises BadInput."""
@@ -100,9 +107,9 @@ class Run:
             record = self._record()
             folder.check(record["identity"])
             rows = Rows(self.inputs, folder, self.listener)
-            rows.known = {**self.given, **rows.known}
+            pending = self._take_given(folder, rows)
             rows.begin(keys)
-            pending = bool(rows.to_answer(keys) or rows.to_judge(keys))
+            pending = pending or bool(rows.to_answer(keys) or rows.to_judge(keys))
             pending = pending or controls_missing(self.inputs, folder)
             stopped: AdhereError | None = None
             interrupted = False
@@ -137,11 +144,32 @@ class Run:
                 raise asyncio.CancelledError
         return self._result(summary, stopped, did_nothing=not pending)
 
+    def _given_identity(self) -> dict[str, Any]:
+        """Answers that are given are known by where they come from; they may change there."""
+        return {"source": self.source, "suites": {}} if self.source else {}
+
+    def _take_given(self, folder: RunFolder, rows: Rows) -> bool:
+        """Take over the given rows: those that are new or read otherwise than before.
+
+        Whether there are any. What the source no longer holds is dropped.
+        """
+        if not self.given:
+            return False
+        changed = {
+            key: row
+            for key, row in self.given.items()
+            if key not in rows.known or not same_answer(rows.known[key], row)
+        }
+        gone = [key for key in rows.known if key not in self.given]
+        rows.known = {key: changed.get(key) or rows.known[key] for key in self.given}
+        self._changed, self._gone = changed, gone
+        return bool(changed or gone)
+
     def _record(self) -> dict[str, Any]:
         dumped = self.inputs.plan.model_dump(mode="json", exclude_none=True)
         return {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "identity": self.inputs.identity(),
+            "identity": {**self.inputs.identity(), **self._given_identity()},
             "models": dict(self.models),
             "plan": {k: v for k, v in dumped.items() if k not in OPERATIONAL},
             "operational": {k: v for k, v in dumped.items() if k in OPERATIONAL and k != "out"},
@@ -155,8 +183,11 @@ class Run:
             return RunResult(plan.out, summary, did_nothing, str(stopped), Stopped.exit_code)
         mine = {(m.label, a.label) for m in plan.models for a in self.inputs.arms}
         mine |= {(key[2], key[3]) for key in self.given}
+        suites = {suite.name for suite in self.inputs.suites}
         arms = [
-            r for r in summary["rows"] if r["subset"] == "all" and (r["model"], r["method"]) in mine
+            r
+            for r in summary["rows"]
+            if r["subset"] == "all" and r["suite"] in suites and (r["model"], r["method"]) in mine
         ]
         total = sum(r["n"] for r in arms)
         bad = sum(r["n_failed"] + r["n_unscored"] for r in arms)
@@ -177,6 +208,7 @@ class Run:
         answering = [m for m in plan.models if rows.to_answer([k for k in keys if k[2] == m.label])]
         local = [m for m in answering if _is_local(m)]
         async with AsyncExitStack() as stack:
+            stack.callback(self._at_deadline(rows).cancel)
             together = not (plan.judge is not None and _is_local(plan.judge) and local)
             if together:
                 await self._open_judge(folder, record, rows, stack)
@@ -188,8 +220,19 @@ class Run:
                 await self._open_judge(folder, record, rows, stack)
             await rows.run(keys, None, None)
             if plan.judge is not None:
+                self._check_roles_apart(folder.read_record())
                 self.listener.note("judging the controls")
                 await judge_controls(self.inputs, folder, rows.judge_models)
+
+    def _at_deadline(self, rows: Rows) -> asyncio.Future[None]:
+        """Stop the rows when the time is over, also those that wait for a slot."""
+
+        async def wait() -> None:
+            if seconds := self.inputs.plan.stop.seconds:
+                await asyncio.sleep(seconds)
+                rows.halt(deadline_over(seconds))
+
+        return asyncio.ensure_future(wait())
 
     async def _policy(
         self,
@@ -200,7 +243,7 @@ class Run:
         model_plan: ModelConfig,
     ) -> None:
         """Answer what is missing of one model; a judge that is open judges it at once."""
-        limiter = self._limiter()
+        limiter = self._limiter(model_plan)
         limits = self.inputs.plan.limits
         async with connect(
             model_plan, limiter, timeout=limits.timeout, note=self.listener.note
@@ -220,7 +263,7 @@ class Run:
         config, judge = self.inputs.plan.judge, self.inputs.judge
         if config is None or not isinstance(judge, ModelJudge):
             return
-        limiter = self._limiter()
+        limiter = self._limiter(config)
         timeout = self.inputs.plan.limits.timeout
         model = await stack.enter_async_context(
             connect(config.model_only(), limiter, timeout=timeout, note=self.listener.note)
@@ -235,7 +278,7 @@ class Run:
             **_facts(config, model), "identity": identity, "mode": config.mode,
             "model": config.label, "model_identity": model.identity,
         }  # fmt: skip
-        self._check_roles_apart(record)
+        check_calibration(self.inputs.calibration, identity)
         if folder.read_record() is not None:
             folder.claim(record)
         rows.judge_models, rows.judge_limiter = models, limiter
@@ -247,16 +290,19 @@ class Run:
         folder.claim(record)
         if folder.is_appending:
             return
-        there = folder.rows() if self.given else {}
-        for key, row in self.given.items():
-            if key not in there:
-                folder.put_row(row, whole=False)
+        folder.drop_rows(self._gone)
+        for row in self._changed.values():
+            folder.put_row(row, whole=False)
         folder.start_rows(keys)
 
-    def _limiter(self) -> Limiter:
+    def _limiter(self, config: ModelConfig) -> Limiter:
+        """The limiter of a model's server: one for all models that live on it."""
         limits = self.inputs.plan.limits
         retry = RetryPolicy(attempts=limits.attempts)
-        return Limiter(limits.concurrency, auto=limits.auto, retry=retry)
+        made = Limiter(limits.concurrency, auto=limits.auto, retry=retry)
+        if _is_local(config):
+            return made
+        return self._limiters.setdefault((config.base_url or "", config.api_key_env or ""), made)
 
     def _journal(self, model: Model, folder: RunFolder, label: str) -> Journal:
         assert self.meter is not None
@@ -273,13 +319,10 @@ class Run:
                     names = ", ".join(sorted(c.value for c in lacking))
                     raise BadInput(f"method {arm.label}: {label} was found unable to: {names}")
 
-    def _check_roles_apart(self, record: Mapping[str, Any]) -> None:
+    def _check_roles_apart(self, record: Mapping[str, Any] | None) -> None:
         """Say so when a model judges itself: its numbers flatter it."""
-        judge = record["judge"]["model_identity"]
-        if judge in [facts["identity"] for facts in record.get("models", {}).values()]:
-            self.listener.note(
-                "the judge is the very model that answers: such numbers are worth little"
-            )
+        if self_judged(record or {}):
+            self.listener.note(f"note: {SELF_JUDGED}")
 
     @staticmethod
     def _check_distinct(identities: Mapping[str, str]) -> None:

@@ -38,6 +38,12 @@ class Scorer:
         """Safety, behavioral score and total of one row's marks."""
         return score_marks(marks, self.spec, alpha=self.alpha, na_policy=self.na_policy)
 
+    def rescored(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the scores that its marks have now."""
+        if row["outcome"] == Outcome.SCORED:
+            row["safety"], row["behavioral"], row["score"] = self.row(row["marks"])
+        return row
+
     def columns(self, rows: Iterable[Row]) -> tuple[Values, Values, Values]:
         """Safety, behavioral and total by case, over scored rows."""
         columns: tuple[dict[str, list[float]], ...] = ({}, {}, {})

@@ -56,7 +56,7 @@ class SpendLimit:
         """Raise Stopped when the wall time is over."""
         limit = self.plan.seconds
         if limit is not None and time.monotonic() - self._started >= limit:
-            raise Stopped(f"stopped: the deadline of {limit:g} s is over", hint=_GO_ON)
+            raise deadline_over(limit)
 
     @asynccontextmanager
     async def call(
@@ -69,8 +69,9 @@ class SpendLimit:
             yield lambda usage: None
             return
         ticket = await self._admit(identity, chars, sampling)
+        want = self._reserved[ticket]
         try:
-            yield lambda usage: self._count(identity, chars, usage)
+            yield lambda usage: self._count(identity, chars, usage, want)
         finally:
             self._reserved.pop(ticket, None)
             self._who.pop(ticket, None)
@@ -133,11 +134,18 @@ class SpendLimit:
     def _label(self, identity: str) -> str:
         return self.labels.get(identity, identity)
 
-    def _count(self, identity: str, chars: int, usage: Usage) -> None:
+    def _count(self, identity: str, chars: int, usage: Usage, want: Usage) -> None:
+        if not usage.prompt_tokens and not usage.completion_tokens:
+            usage = want  # a server that counts nothing is taken at what was reserved
         self.spent[identity] = self.spent.get(identity, Usage()) + usage
         if usage.prompt_tokens:
             self._chars += chars
             self._prompt_tokens += usage.prompt_tokens
+
+
+def deadline_over(seconds: float) -> Stopped:
+    """What stops a run when its time is over."""
+    return Stopped(f"stopped: the deadline of {seconds:g} s is over", hint=_GO_ON)
 
 
 def money_spent(

@@ -9,7 +9,7 @@ from adhere import __version__
 from adhere.chat import Outcome, Usage
 from adhere.experiments.answering import worth_retrying
 from adhere.experiments.headline import headline
-from adhere.experiments.marking import waits_for_judge
+from adhere.experiments.marking import JUDGE_ROLE, waits_for_judge
 from adhere.experiments.metrics import NOTHING
 from adhere.experiments.pricing import Prices
 from adhere.experiments.scorer import Scorer
@@ -82,7 +82,10 @@ def _headline(
     left = [rule.id for rule in scorer.spec.rules if rule.check is None]
     unmeasured = scorer.unmeasured(left)
     lines = _table(checked, scorer, "checks", baseline, {}, None)
-    by_checks = headline(lines, baseline, unmeasured)
+    by_checks = headline(lines, baseline)
+    if unmeasured:
+        kinds = " and ".join(unmeasured)
+        by_checks = f"they decide no {kinds} rule, so there is no SAR."
     return f"Judged numbers are withheld. {trust['why']} By the checks alone: {by_checks}"
 
 
@@ -179,6 +182,8 @@ def _judges(rows: Sequence[Row], facts: Mapping[str, Any] | None) -> list[dict[s
 
 
 def _by_judge(row: Row) -> bool:
+    if (row["error"] or {}).get("role") == JUDGE_ROLE:
+        return True  # asked in vain
     return any(who != "check" for who in row["deciders"].values())
 
 

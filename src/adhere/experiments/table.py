@@ -73,6 +73,7 @@ def table_row(
         "share_empty": _share(answered, "empty"),
         "share_refused": _share(answered, "refused"),
         "share_cut": _share(answered, "cut"),
+        "n_judged_cut": sum(bool(r.get("judged_cut")) for r in rows),
         "prompt_tokens": total and total["prompt_tokens"],
         "completion_tokens": total and total["completion_tokens"],
         "seconds": total and total["seconds"],

@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from adhere.chat import Mark
+from adhere.chat import Mark, digest
 from adhere.errors import BadInput
 from adhere.judging.calibration import Calibration, Labeled, calibrate
 from adhere.judging.correction import corrected_rate
 from adhere.records import SCHEMA_VERSION
+from adhere.spec import Rule, Specification
 
 LEAST_AUC = 0.75
+SELF_JUDGED = "the judge is a model that also answers: it flatters itself"
 _RESAMPLES = 300
 
 Row = Mapping[str, Any]
@@ -37,23 +39,51 @@ def read_calibration(path: Path) -> dict[str, Any]:
         for item in (data["overall"], *data["rules"].values()):
             Calibration.from_dict(item)
         str(data["judge"])
-    except (KeyError, TypeError, AttributeError) as error:
+        dict(data["rule_digests"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadInput(f"{path}: the calibration lacks the field {error}") from None
     return data
 
 
-def judge_trust(
-    rows: Sequence[Row], judge: str, calibration: Mapping[str, Any] | None, *, seed: int
-) -> dict[str, Any] | None:
-    """What stands beside a judge's numbers; None when checks alone judged.
-
-    Raises BadInput when the calibration is of another judge.
-    """
+def check_calibration(calibration: Mapping[str, Any] | None, judge: str) -> None:
+    """Refuse the calibration of another judge, before anything is asked. Raises BadInput."""
     if calibration is not None and calibration["judge"] != judge:
         raise BadInput(
             f"the calibration is of the judge {calibration['judge']!r}; this run's is {judge!r}",
             hint="Calibrate this judge: `adhere calibrate judge --labels F --run RUN`.",
         )
+
+
+def self_judged(record: Mapping[str, Any]) -> bool:
+    """Whether a run's judge has the name and weights of a model that answers in it."""
+
+    def weights(identity: str) -> tuple[str, ...]:
+        parts = identity.split(" ")
+        return tuple(p for p in parts if p == parts[0] or p.startswith(("weights=", "name=")))
+
+    judge = (record.get("judge") or {}).get("model_identity")
+    answering = [facts["identity"] for facts in record.get("models", {}).values()]
+    return judge is not None and weights(judge) in [weights(who) for who in answering]
+
+
+def rule_digest(rule: Rule) -> str:
+    """What a rule's own calibration holds for: an edited rule is another one."""
+    return digest([rule.kind, rule.text])[:16]
+
+
+def judge_trust(
+    rows: Sequence[Row],
+    judge: str,
+    calibration: Mapping[str, Any] | None,
+    spec: Specification,
+    *,
+    seed: int,
+) -> dict[str, Any] | None:
+    """What stands beside a judge's numbers; None when checks alone judged.
+
+    Raises BadInput when the calibration is of another judge.
+    """
+    check_calibration(calibration, judge)
     if not any(who != "check" for row in rows for who in row["deciders"].values()) and not any(
         row.get("twins") for row in rows
     ):
@@ -71,7 +101,7 @@ def judge_trust(
         "judge": judge,
         "twins": twins,
         "calibration": dict(calibration) if calibration else None,
-        "corrected": _corrected(rows, calibration) if calibration else [],
+        "corrected": _corrected(rows, calibration, spec) if calibration else [],
         "withheld": withheld,
         "why": why,
     }
@@ -108,8 +138,11 @@ def _twins(rows: Sequence[Row], seed: int) -> dict[str, Any] | None:
     return {**whole, "n_rows": asked, "rules": rules}
 
 
-def _corrected(rows: Sequence[Row], calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _corrected(
+    rows: Sequence[Row], calibration: Mapping[str, Any], spec: Specification
+) -> list[dict[str, Any]]:
     """Rates of following, corrected for how the judge errs, per rule that it decided."""
+    same = {r.id for r in spec.rules if calibration["rule_digests"].get(r.id) == rule_digest(r)}
     said: dict[tuple[str, str, str, str], list[bool]] = {}
     cases: dict[tuple[str, str, str, str], set[str]] = {}
     for row in rows:
@@ -120,7 +153,7 @@ def _corrected(rows: Sequence[Row], calibration: Mapping[str, Any]) -> list[dict
                 cases.setdefault(key, set()).add(row["case"])
     out = []
     for (suite, model, method, rule), marks in said.items():
-        of_rule = calibration["rules"].get(rule)
+        of_rule = calibration["rules"].get(rule) if rule in same else None
         known = Calibration.from_dict(of_rule or calibration["overall"])
         n = len(cases[suite, model, method, rule])  # repeats of a case are no further evidence
         violated = sum(marks) / len(marks)

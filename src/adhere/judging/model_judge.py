@@ -103,6 +103,16 @@ class ModelJudge:
             return rule.category in REFUSAL_CATEGORIES
         return True
 
+    def _asks(self, rule: Rule) -> tuple[str, str]:
+        """What of a rule decides its mark. Of a rule on refusals: which way it goes."""
+        refusal = self.config.mode == "refusal"
+        return (f"{rule.kind} {rule.category}" if refusal else rule.kind), rule.text
+
+    @property
+    def max_chars(self) -> int:
+        """Characters of a response that are judged."""
+        return self.config.max_chars
+
     def call_sizes(self, case: Case, answer: Answer, spec: Specification) -> list[tuple[int, int]]:
         """Characters of the prompt and most tokens of the reply, of each call about a response."""
         return self.asker.sizes(self._question(case, answer.text), self._asked(spec))
@@ -129,7 +139,7 @@ class ModelJudge:
         who = self.identity(models)
         view = self._question(case, answer.text)
         place = view.place(who)
-        keys = {rule.id: _rule_key(rule.kind, rule.text) for rule in asked}
+        keys = {rule.id: _rule_key(*self._asks(rule)) for rule in asked}
         known = self.store.get_marks(place, list(keys.values())) if self.store and keys else {}
         marks = {rule.id: known[keys[rule.id]] for rule in asked if keys[rule.id] in known}
         spent = Spent()

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from adhere.chat import Message, Model, Sampling, Usage, assistant, user
 from adhere.errors import BadInput, CallError, Overloaded, RateLimited, Timeout
 from adhere.judging.parsing import Unreadable
-from adhere.models.thinking import split_thought
+from adhere.models.thinking import OPEN, split_thought
 from adhere.prompting import Prompts
 
 T = TypeVar("T")
@@ -45,7 +45,10 @@ async def until_readable(
         try:
             if got.cut:
                 raise Unreadable("it was cut off by the token limit (see judge.reply_tokens)")
-            text = split_thought(got.text).answer
+            split = split_thought(got.text)
+            text = split.answer
+            if not split.closed and text.lstrip().startswith(OPEN):
+                raise Unreadable("it is a thought that never ended")
             if not text.strip():
                 raise Unreadable("it is empty")
             return read(text)

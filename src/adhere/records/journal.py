@@ -33,7 +33,11 @@ CREATE TABLE IF NOT EXISTS draws (
     completion TEXT NOT NULL,
     created REAL NOT NULL
 );
-CREATE TABLE IF NOT EXISTS reused (key TEXT PRIMARY KEY, completion TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS reused (
+    key TEXT PRIMARY KEY,
+    identity TEXT NOT NULL,
+    completion TEXT NOT NULL
+);
 """
 
 
@@ -83,7 +87,7 @@ class DrawStore:
         for earlier, table in self._earlier:
             if found := earlier.execute(_FIND[table], (key,)).fetchone():
                 with writing(self.path):
-                    self._db.execute("INSERT OR IGNORE INTO reused VALUES (?, ?)", (key, found[0]))
+                    self._db.execute(_TAKE, (key, found[1], found[0]))
                 return _read(found[0])
         return None
 
@@ -108,13 +112,15 @@ class DrawStore:
             total[identity] = total.get(identity, Usage()) + used
         return total
 
-    def count(self) -> int:
-        """How many draws are committed."""
-        return int(self._db.execute("SELECT count(*) FROM draws").fetchone()[0])
+    def count(self, *, without: str = "") -> int:
+        """How many draws are committed, leaving out those of one model's identity."""
+        query = "SELECT count(*) FROM draws WHERE identity != ?"
+        return int(self._db.execute(query, (without,)).fetchone()[0])
 
-    def count_reused(self) -> int:
-        """How many draws were taken from the earlier run."""
-        return int(self._db.execute("SELECT count(*) FROM reused").fetchone()[0])
+    def count_reused(self, *, without: str = "") -> int:
+        """How many draws were taken from the earlier run, leaving out those of one identity."""
+        query = "SELECT count(*) FROM reused WHERE identity != ?"
+        return int(self._db.execute(query, (without,)).fetchone()[0])
 
     def close(self) -> None:
         """Close the files."""
@@ -123,9 +129,10 @@ class DrawStore:
             earlier.close()
 
 
+_TAKE = "INSERT OR IGNORE INTO reused VALUES (?, ?, ?)"
 _FIND = {
-    "draws": "SELECT completion FROM draws WHERE key = ?",
-    "reused": "SELECT completion FROM reused WHERE key = ?",
+    "draws": "SELECT completion, identity FROM draws WHERE key = ?",
+    "reused": "SELECT completion, identity FROM reused WHERE key = ?",
 }
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -235,6 +235,11 @@ class RunFolder:
             except OSError as error:
                 raise disk_error(error, self.path / RESULTS_FILE) from None
 
+    def drop_rows(self, keys: Iterable[Key]) -> None:
+        """Forget rows: answers that were given once and are not any more."""
+        with writing(self.path / JOURNAL_FILE):
+            self._db.executemany("DELETE FROM rows WHERE key = ?", [(json.dumps(k),) for k in keys])
+
     def put_fact(self, name: str, value: Any) -> None:
         """Commit something that the summary needs and no row holds, as JSON."""
         with writing(self.path / JOURNAL_FILE):
@@ -245,14 +250,26 @@ class RunFolder:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return json.loads(row[0]) if row else None
 
-    def export_rows(self, order: Iterable[Key]) -> list[dict[str, Any]]:
-        """Write results.jsonl whole: rows in the order given, then any others by key."""
+    def facts(self, beginning: str) -> dict[str, Any]:
+        """Everything that was put under names of this beginning."""
+        found = self._db.execute("SELECT name, value FROM facts ORDER BY name")
+        return {name: json.loads(value) for name, value in found if name.startswith(beginning)}
+
+    def export_rows(
+        self,
+        order: Iterable[Key],
+        change: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row,
+    ) -> list[dict[str, Any]]:
+        """Write results.jsonl whole: rows in the order given, then any others by key.
+
+        `change` is what becomes of each row on its way out.
+        """
         if self._results is not None:
             self._results.close()
             self._results = None
         rows = self.rows()
         known = [rows.pop(key) for key in order if key in rows]
-        known += [rows[key] for key in sorted(rows)]
+        known = [change(row) for row in (*known, *(rows[key] for key in sorted(rows)))]
         write_atomic(self.path / RESULTS_FILE, "".join(dump_json(row) + "\n" for row in known))
         return known
 
