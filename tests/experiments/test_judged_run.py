@@ -50,7 +50,10 @@ def test_checks_and_judge_decide_together(tmp_path):
     assert judge["n_rows"] == 12
     twins = result.summary["judge_trust"]["twins"]
     assert twins["n"] == 24
-    assert {r["rule"]: r["n_violated"] for r in twins["rules"]} == {"dose": 1, "short": 0}
+    by_rule = {r["rule"]: r for r in twins["rules"]}
+    assert {k: r["n_violated"] for k, r in by_rule.items()} == {"dose": 1, "short": 0}
+    assert by_rule["dose"]["auc"]["value"] == 1.0
+    assert "dose" in (tmp_path / "run" / "report.html").read_text().split("Against the checks")[1]
     deciders = {r["rule"]: r["deciders"] for r in result.summary["rules"] if r["method"] == "raw"}
     assert deciders["short"] == {"check": 6}
     assert list(deciders["kind"]) == [judge["identity"]]

@@ -128,9 +128,9 @@ def _twins(rows: Sequence[Row], seed: int) -> dict[str, Any] | None:
     whole = calibrate(every, seed=seed, resamples=_RESAMPLES).to_dict()
     rules = []
     for rule, labels in by_rule.items():
-        found = calibrate(labels, seed=seed, resamples=0).to_dict()
+        found = calibrate(labels, seed=seed, resamples=_RESAMPLES).to_dict()
         measures = {
-            k: found[k]["value"] for k in ("agreement", "sensitivity", "specificity", "auc")
+            k: found[k] for k in ("agreement", "sensitivity", "specificity", "auc", "kappa")
         }
         rules.append(
             {"rule": rule, "n": len(labels), "n_violated": found["n_violated"], **measures}
