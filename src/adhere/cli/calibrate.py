@@ -16,8 +16,7 @@ from adhere.cli.console import wide_console
 from adhere.cli.watch import Watch
 from adhere.errors import BadInput, Stopped
 from adhere.experiments.calibrating import Calibrated, calibrate_run, judge_labels
-from adhere.experiments.plan import JudgingPlan
-from adhere.experiments.plan_file import make_plan
+from adhere.experiments.plan_file import judging_plan
 from adhere.judging.calibration import Calibration
 from adhere.judging.correction import Estimate
 
@@ -39,6 +38,9 @@ def judge(
     judge_base_url: options.JudgeBaseUrl = None,
     judge_api_key_env: options.JudgeApiKeyEnv = None,
     output: options.JudgeOutput = None,
+    config: Annotated[
+        Path | None, Parameter(help="a plan (adhere.yaml) whose judge and limits are taken")
+    ] = None,
     out: Annotated[
         Path, Parameter(help="with --spec: the folder in which the labeled answers are judged")
     ] = Path("runs/calibration"),
@@ -83,7 +85,7 @@ def judge(
             "controls": 0,
         }
         given = {k: v for k, v in fields.items() if v is not None}
-        plan = make_plan(JudgingPlan, given, "the command line")
+        plan = judging_plan(config, given)
         with Watch(Console(stderr=True, quiet=quiet)) as watch:
             result = asyncio.run(judge_labels(plan, watch))
         if result.stopped:

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 from adhere.cli import options
 from adhere.cli.watch import watch_run
 from adhere.experiments.given import judge_answers
-from adhere.experiments.plan import JudgingPlan
-from adhere.experiments.plan_file import make_plan
+from adhere.experiments.plan_file import judging_plan
 
 
 def judge(
@@ -27,6 +26,9 @@ def judge(
     judge_base_url: options.JudgeBaseUrl = None,
     judge_api_key_env: options.JudgeApiKeyEnv = None,
     output: options.JudgeOutput = None,
+    config: Annotated[
+        Path | None, Parameter(help="a plan (adhere.yaml) whose judge and limits are taken")
+    ] = None,
     out: Annotated[Path, Parameter(help="the folder of the new run")] = Path("runs/judged"),
     calibration: options.Calibration = None,
     alpha: Annotated[
@@ -70,7 +72,7 @@ def judge(
         "stop": options.stop_fields(max_tokens_total, max_cost, deadline),
     }
     fields = {k: v for k, v in given.items() if v is not None}
-    plan = make_plan(JudgingPlan, fields, "the command line")
+    plan = judging_plan(config, fields)
     return watch_run(
         lambda listener: judge_answers(plan, listener), max_unscored=plan.max_unscored, quiet=quiet
     )

@@ -86,9 +86,9 @@ def label(
     if page is not None:
         _write_page(console, sample, page, run, labeler)
     elif answers is not None:
-        _import(console, sample, answers, where, labeler)
+        _import(console, sample, answers, where, labeler, run)
     else:
-        _label_here(console, sample, where, labeler)
+        _label_here(console, sample, where, labeler, run)
     return 0
 
 
@@ -107,7 +107,9 @@ def _write_page(console: Console, sample: Sample, page: Path, run: Path, labeler
     console.print(f"Then: adhere label {run} --import {page.stem}-answers.jsonl", soft_wrap=True)
 
 
-def _import(console: Console, sample: Sample, answers: Path, where: Path, labeler: str) -> None:
+def _import(
+    console: Console, sample: Sample, answers: Path, where: Path, labeler: str, run: Path
+) -> None:
     from adhere.experiments.labeling import import_labels
 
     found = import_labels(answers, sample, where, labeler)
@@ -117,18 +119,18 @@ def _import(console: Console, sample: Sample, answers: Path, where: Path, labele
         + (f", {found.changed} changed" if found.changed else "")
         + (f", {found.same} that were there" if found.same else "") + "."
     )  # fmt: skip
-    _next(console, where)
+    _next(console, where, run)
 
 
-def _next(console: Console, where: Path) -> None:
+def _next(console: Console, where: Path, run: Path) -> None:
     console.print(f"Labels: {where}", soft_wrap=True)
-    console.print(f"Next: adhere calibrate judge --labels {where}", soft_wrap=True)
+    console.print(f"Next: adhere calibrate judge --labels {where} --run {run}", soft_wrap=True)
 
 
 # ---------------------------------------------------------------- in the terminal
 
 
-def _label_here(console: Console, sample: Sample, where: Path, labeler: str) -> None:
+def _label_here(console: Console, sample: Sample, where: Path, labeler: str, run: Path) -> None:
     from adhere.experiments.labeling import LabelBook
 
     with LabelBook(where, sample) as book:
@@ -143,7 +145,7 @@ def _label_here(console: Console, sample: Sample, where: Path, labeler: str) -> 
     if done < len(sample.items):
         console.print("The same command goes on from here.")
     if done:
-        _next(console, where)
+        _next(console, where, run)
 
 
 def _ask(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +87,6 @@ def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
     by_model = judge != "checks"
     rows = [row for arm in finished.arms.values() for row in arm]
     said = _said(rows, by_model)
-    labelers = Counter(label.item for label in labels)
     pairs: dict[str, list[Labeled]] = {}
     unscored = missing = 0
     for label in labels:
@@ -102,11 +100,13 @@ def calibrate_run(labels_file: Path, run: Path) -> Calibrated:
             pair = Labeled(
                 truth=label.mark is Mark.NO,
                 said=marks[label.rule] == Mark.NO,
-                weight=label.weight / labelers[label.item],  # two opinions are one pair
+                weight=label.weight,
                 stratum=label.stratum,
                 group=answer,
             )
             pairs.setdefault(label.rule, []).append(pair)
+    if by_model and not any(marks for marks in said.values()):
+        raise BadInput(f"{run}: its judge has marked nothing yet")
     if not pairs:
         raise BadInput(
             f"{labels_file}: none of its {len(labels)} labels is of an answer and rule that "

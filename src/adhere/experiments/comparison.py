@@ -41,7 +41,7 @@ class Comparison:
 def compare_runs(a: Path, b: Path) -> Comparison:
     """Compare run B with run A. Raises BadInput when they cannot be compared honestly."""
     pairing = pair_runs(a, b)
-    shared = pairing.shared_rules
+    shared = [rule for rule in pairing.shared_rules if f"rule:{rule}" not in pairing.without]
     differences = []
     for pair in pairing.pairs:
         before, after = pairing.scorers[0].columns(pair.a), pairing.scorers[1].columns(pair.b)

@@ -181,7 +181,12 @@ def _check(gate: Gate, pair: Pair, pairing: Pairing, price: Price | None) -> Gat
 
 
 def _warning(gate: Gate, pair: Pair, pairing: Pairing, result: Result) -> str:
-    """What becomes of a pass when every row without a value counts as badly as it can."""
+    """What a pass does not cover: prompts that B was not asked; rows without a value, at worst."""
+    if result is Result.PASSED and pair.lost:
+        return (
+            f"{pair.lost} prompts of A were not asked in B, or not in these words; what B would "
+            "have answered to them is not known"
+        )
     missing = lacking(gate.measure, pair)
     if result is not Result.PASSED or not missing:
         return ""

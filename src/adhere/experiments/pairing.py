@@ -29,6 +29,7 @@ class Pair:
     method: str
     a: Rows
     b: Rows
+    lost: int = 0  # prompts of A that B was not asked, or not in these words
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,10 @@ def pair_runs(a: Path, b: Path) -> Pairing:
     notes = []
     if first.spec.rules != second.spec.rules:
         notes.append(
-            "The specs differ; each run is scored by its own rules, and only rules that are the "
-            "same in both are compared."
+            "The specs differ; both runs are scored by the rules that are the same in both, and by "
+            "no other. `adhere eval --reuse` says what each edit of a spec moved."
         )
+    specs = _comparable(first.spec, second.spec)
     for name, run in (("A", first), ("B", second)):
         if not run.summary["finished"]:
             notes.append(f"{name} is not finished; prompts that it lacks are left out.")
@@ -145,7 +147,14 @@ def pair_runs(a: Path, b: Path) -> Pairing:
             notes.append(
                 f"{name}: {differing} prompts have the same id but another text; they are left out."
             )
-        pairs.append(Pair(name, arm[0], arm[2], left, right))
+        lost = [len({r["case"] for r in x} - {r["case"] for r in y})
+                 for x, y in ((left, right), (right, left))]  # fmt: skip
+        if any(lost):
+            notes.append(
+                f"{name}: {lost[0]} prompts are only in A and {lost[1]} only in B; they are "
+                "left out. A prompt without an id is another one when its text is edited."
+            )
+        pairs.append(Pair(name, arm[0], arm[2], left, right, lost[0] + differing))
     for name, run, kept in (
         ("A", first, {x for x, _ in found}),
         ("B", second, {y for _, y in found}),
@@ -157,12 +166,22 @@ def pair_runs(a: Path, b: Path) -> Pairing:
     return Pairing(
         tuple(pairs),
         (first.spec, second.spec),
-        (Scorer(first.spec, alpha, policy, seed), Scorer(second.spec, alpha, policy, seed)),
+        (Scorer(specs[0], alpha, policy, seed), Scorer(specs[1], alpha, policy, seed)),
         (model_names(first.record), model_names(second.record)),
         {**_without(first), **_without(second)},
         seed,
         tuple(notes),
     )
+
+
+def _comparable(a: Specification, b: Specification) -> tuple[Specification, Specification]:
+    """Both specs without the rules that differ: an edit of the rules is no gain of the model."""
+    if a.rules == b.rules:
+        return a, b
+    shared = tuple(rule for rule in a.rules if rule in b.rules)
+    if not shared:
+        raise BadInput("the specs of the two runs have no rule in common")
+    return Specification(a.name, shared, a.version), Specification(b.name, shared, b.version)
 
 
 def _without(run: Run) -> dict[str, str]:

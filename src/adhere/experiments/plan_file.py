@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from adhere.errors import BadInput
 from adhere.experiments.plan import (
     BudgetPlan,
+    JudgingPlan,
     Limits,
     Plan,
     SamplingPlan,
@@ -21,6 +22,35 @@ from adhere.judging import JudgeConfig
 from adhere.models.connect import ModelConfig
 
 DEFAULT_FILE = "adhere.yaml"
+
+
+def overlay(data: dict[str, Any], given: dict[str, Any]) -> None:
+    """Put what the command line gave over the fields of a file."""
+    if isinstance(data.get("judge"), str):
+        data["judge"] = {"model": data["judge"]}
+    for key, value in given.items():
+        if key == "judge" and "model" in value:
+            data[key] = value  # another judge: nothing of the file's one is its
+        elif isinstance(value, dict) and isinstance(data.get(key), dict):
+            data[key] = {**data[key], **value}
+        else:
+            data[key] = value
+
+
+def judging_plan(file: Path | None, given: dict[str, Any]) -> JudgingPlan:
+    """The plan for given answers: judge and limits of a plan file, overlaid by the command line.
+
+    Raises BadInput that names the file and field.
+    """
+    data: dict[str, Any] = {}
+    if file is not None:
+        whole = _read_yaml(file)
+        _anchor_paths(whole, file.parent)
+        kept = ("judge", "limits", "prompts_dir", "prices", "alpha", "na_policy")
+        data = {key: whole[key] for key in kept if key in whole}
+    overlay(data, given)
+    return make_plan(JudgingPlan, data, str(file) if file else "the command line")
+
 
 P = TypeVar("P", bound=Settings)
 
@@ -34,15 +64,7 @@ def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
     if file is not None:
         data = _read_yaml(file)
         _anchor_paths(data, file.parent)
-    if isinstance(data.get("judge"), str):
-        data["judge"] = {"model": data["judge"]}
-    for key, value in given.items():
-        if key == "judge" and "model" in value:
-            data[key] = value  # another judge: nothing of the file's one is its
-        elif isinstance(value, dict) and isinstance(data.get(key), dict):
-            data[key] = {**data[key], **value}
-        else:
-            data[key] = value
+    overlay(data, given)
     return make_plan(Plan, data, str(file) if file else "the command line")
 
 

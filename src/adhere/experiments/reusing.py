@@ -96,6 +96,8 @@ def edits(
     if old.summary["settings"]["judge"] != (judge["identity"] if judge else "checks"):
         return None  # another judge: what moved may be its doing, not the edit's
     judging = judge["model_identity"] if judge else ""
+    unmeasured = bool(inputs.scorer().unmeasured(inputs.judge.undecided(inputs.spec)))
+    unmeasured = unmeasured or bool(old.summary.get("unmeasured"))
     marks_new, marks_reused = folder.marks.counts()
     found = _edits(old.spec, inputs.spec)
     lines, rest = [], []
@@ -127,6 +129,9 @@ def edits(
                 "sar_moved_otherwise": (total.value or 0.0) - moved_by_edits,
             }
         )
+    if unmeasured:  # nobody decides a whole kind of rules: there is no SAR to move
+        for line in (*lines, *rest):
+            line.update({k: None for k in line if k.startswith("sar_")})
     return {
         "reused": inputs.plan.reuse.name,
         "spec_before": {"version": old.spec.version, "digest": old.summary["spec"]["digest"]},
@@ -174,16 +179,22 @@ def _line(
     return {
         "edit": edit.name,
         "rule": edit.rule.id,
-        "before_text": edit.before.text if edit.before else "",
-        "after_text": edit.after.text if edit.after else "",
-        "before_check": (edit.before.check if edit.before else None) or "",
-        "after_check": (edit.after.check if edit.after else None) or "",
+        "before_text": _shown(edit.before),
+        "after_text": _shown(edit.after),
         "n_paired": n,
         "rate_before": _mean(before),
         "rate_after": _mean(after),
         **spread("rate_diff", difference),
         **spread("sar_moved", moved),
     }
+
+
+def _shown(rule: Rule | None) -> str:
+    """A rule as its file says it, as far as it decides marks."""
+    if rule is None:
+        return ""
+    lines = [f"{k}: {v}" for k, v in (("check", rule.check), ("applies", rule.applies)) if v]
+    return "\n".join([rule.text, *lines])
 
 
 def _undone(spec: Specification, edit: _Edit) -> Specification:

@@ -59,7 +59,7 @@ def self_judged(record: Mapping[str, Any]) -> bool:
 
     def weights(identity: str) -> tuple[str, ...]:
         parts = identity.split(" ")
-        return tuple(p for p in parts if p == parts[0] or p.startswith(("weights=", "name=")))
+        return tuple(p for p in parts if p == parts[0] or p.startswith("weights="))
 
     judge = (record.get("judge") or {}).get("model_identity")
     answering = [facts["identity"] for facts in record.get("models", {}).values()]

@@ -14,6 +14,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 
@@ -66,6 +67,14 @@ def _is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
 
 
+def _proxy(url: str) -> str | None:
+    """The proxy that the environment names for a server; none for this machine."""
+    host = urlsplit(url).hostname or ""
+    if _is_loopback(url) or proxy_bypass(host):
+        return None
+    return getproxies().get(urlsplit(url).scheme)
+
+
 class Endpoint:
     """One server. `timeout` is seconds for a whole answer; in a stream, for each event."""
 
@@ -95,7 +104,8 @@ class Endpoint:
                 connector=aiohttp.TCPConnector(limit=self._pool),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-                trust_env=not _is_loopback(self.base_url),  # proxies of the environment
+                # Not `trust_env`: it would also send passwords of ~/.netrc to the server.
+                proxy=_proxy(self.base_url),
             )
         return self._session
 

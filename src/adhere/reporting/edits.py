@@ -134,6 +134,7 @@ def _rest(rows: Sequence[Mapping[str, Any]], max_lines: int) -> Grid | None:
             who(row, named),
             Cell(f.count(row.get("n_paired"))),
             Cell(_from_to(row.get("sar_before"), row.get("sar_after"))),
+            _change(row, "sar_diff"),
             Cell(f.difference(row.get("sar_moved_by_edits"))),
             Cell(f.difference(row.get("sar_moved_otherwise"))),
         )
@@ -143,6 +144,7 @@ def _rest(rows: Sequence[Mapping[str, Any]], max_lines: int) -> Grid | None:
         Column("method", "Method", numeric=False),
         Column("n", "Pairs"),
         Column("sar", "SAR"),
+        Column("moved", "Moved in all"),
         Column("by", "Moved by the edits"),
         Column("rest", "Moved otherwise"),
     )

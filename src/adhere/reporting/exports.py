@@ -51,6 +51,13 @@ _COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Any]], ...] = (
     ("judge_seconds", "double", lambda row: _judged(row).get("seconds")),
     ("judge_reasks", "int32", lambda row: row.get("judge_reasks")),
     *((name, "json", lambda row, name=name: row.get(name)) for name in _NESTED),
+    ("reference", "string", lambda row: row.get("reference")),
+    ("judged_prompt", "string", lambda row: row.get("judged_prompt")),
+    ("judged_cut", "bool", lambda row: row.get("judged_cut")),
+    *(
+        (f"error_{k}", t, lambda row, k=k: (row.get("error") or {}).get(k))
+        for k, t in (("role", "string"), ("retry", "bool"), ("fatal", "bool"))
+    ),
 )
 
 

@@ -55,7 +55,9 @@ def trust_view(summary: Mapping[str, Any], max_lines: int = 400) -> TrustView | 
             f" ({f.one_line(calibration.get('labels') or 'no file named', 60)}){weighted}"
         )
         if f.number(calibration, "n_unscored"):
-            of += f"; the judge gave no mark on {_of(calibration, 'n_unscored', 'n')}"
+            of += f"; on {f.count(calibration['n_unscored'])} more the judge gave no mark"
+        if f.number(calibration, "n_not_in_run"):
+            of += f"; {f.count(calibration['n_not_in_run'])} more are of answers not in this run"
     return TrustView(
         withheld_warning(summary),
         bool(judges or decided) and not twins and not calibration,
@@ -178,10 +180,13 @@ def _corrected(found: list[Mapping[str, Any]], max_lines: int) -> Grid | None:
             f.one_line(row.get(k), 60) for k, on in (("suite", suites), ("model", models)) if on
         ]
         fixed = estimate(row)
-        how = f.one_line(row.get("method_name"), 60) if len(ways) > 1 else ""
+        why_not = not f.is_number(row.get("value"))
+        how = f.one_line(row.get("method_name"), 200) if len(ways) > 1 or why_not else ""
+        other = str(row.get("calibrated_on") or row.get("rule")) != str(row.get("rule"))
+        by = ("calibrated on all rules together",) if other else ()
         lines.append(
             (
-                Cell(f.one_line(row.get("rule"), 60)),
+                Cell(f.one_line(row.get("rule"), 60), notes=by),
                 Cell(f.one_line(row.get("method") or "?", 60), notes=tuple(w for w in where if w)),
                 Cell(f.count(row.get("n"))),
                 Cell(f.score(row.get("raw"))),
@@ -194,7 +199,7 @@ def _corrected(found: list[Mapping[str, Any]], max_lines: int) -> Grid | None:
         (
             Column("rule", "Rule", numeric=False),
             Column("method", "Method", numeric=False),
-            Column("n", "Marks"),
+            Column("n", "Prompts"),
             Column("raw", "As judged"),
             Column("corrected", "Corrected"),
             Column("bar", "0 to 1", numeric=False),
