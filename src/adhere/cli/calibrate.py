@@ -34,9 +34,9 @@ def judge(
     ] = None,
     spec: Annotated[Path | None, Parameter(help="the spec whose rules the labels name")] = None,
     judge: options.Judge = None,
-    judge_mode: options.JudgeMode = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge_mode: options.SoleJudgeMode = None,
+    judge_base_url: options.SoleJudgeBaseUrl = None,
+    judge_api_key_env: options.SoleJudgeApiKeyEnv = None,
     output: options.JudgeOutput = None,
     config: Annotated[
         Path | None, Parameter(help="a plan (adhere.yaml) whose judge and limits are taken")

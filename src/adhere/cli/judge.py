@@ -22,9 +22,9 @@ def judge(
     run: Annotated[Path | None, Parameter(help="a run whose answers to judge again")] = None,
     spec: Annotated[Path, Parameter(help="the spec file")],
     judge: options.Judge = None,
-    judge_mode: options.JudgeMode = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge_mode: options.SoleJudgeMode = None,
+    judge_base_url: options.SoleJudgeBaseUrl = None,
+    judge_api_key_env: options.SoleJudgeApiKeyEnv = None,
     output: options.JudgeOutput = None,
     config: Annotated[
         Path | None, Parameter(help="a plan (adhere.yaml) whose judge and limits are taken")

@@ -55,6 +55,28 @@ JudgeBaseUrl = Annotated[str | None, Parameter(help="the judge's server, as --ba
 JudgeApiKeyEnv = Annotated[
     str | None, Parameter(help="the variable that holds the judge's key, as --api-key-env")
 ]
+# Where the judge is the only model, the plain names mean it too.
+SoleJudgeMode = Annotated[
+    str | None,
+    Parameter(
+        name=["--judge-mode", "--mode"],
+        help="joint (default), sequential, guard or refusal; see docs/judges.md",
+    ),
+]
+SoleJudgeBaseUrl = Annotated[
+    str | None,
+    Parameter(
+        name=["--judge-base-url", "--base-url"],
+        help="the judge's server, e.g. http://127.0.0.1:8000/v1",
+    ),
+]
+SoleJudgeApiKeyEnv = Annotated[
+    str | None,
+    Parameter(
+        name=["--judge-api-key-env", "--api-key-env"],
+        help="the environment variable that holds the judge's key",
+    ),
+]
 JudgeOutput = Annotated[
     str | None,
     Parameter(help="the judge's reply: json (held to a schema), text, or auto (default)"),

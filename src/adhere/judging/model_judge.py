@@ -24,6 +24,7 @@ from adhere.chat import (
     Role,
     RuleMark,
     Unscored,
+    Usage,
     Verdict,
 )
 from adhere.errors import CallError
@@ -41,11 +42,13 @@ NEEDS: Mapping[Role, frozenset[Capability]] = {Role.JUDGE: frozenset({Capability
 class MarkStore(Protocol):
     """Where marks are kept: by response and judge (`place`), and by rule (`key`)."""
 
-    def get_marks(self, place: str, keys: Sequence[str]) -> dict[str, RuleMark]:
-        """The marks that are on record, by key."""
+    def get_marks(self, place: str, keys: Sequence[str]) -> tuple[dict[str, RuleMark], Usage, int]:
+        """The marks that are on record by key, and what they had cost: usage and re-asks."""
 
-    def put_marks(self, place: str, decider: str, marks: Mapping[str, RuleMark]) -> None:
-        """Commit one judge's marks by key."""
+    def put_marks(
+        self, place: str, decider: str, marks: Mapping[str, RuleMark], usage: Usage, reasks: int
+    ) -> None:
+        """Commit one judge's marks by key, and what all marks of the response cost by now."""
 
 
 class ModelJudge:
@@ -140,9 +143,11 @@ class ModelJudge:
         view = self._question(case, answer.text)
         place = view.place(who)
         keys = {rule.id: _rule_key(*self._asks(rule)) for rule in asked}
-        known = self.store.get_marks(place, list(keys.values())) if self.store and keys else {}
-        marks = {rule.id: known[keys[rule.id]] for rule in asked if keys[rule.id] in known}
+        known: dict[str, RuleMark] = {}
         spent = Spent()
+        if self.store and keys:
+            known, spent.usage, spent.reasks = self.store.get_marks(place, list(keys.values()))
+        marks = {rule.id: known[keys[rule.id]] for rule in asked if keys[rule.id] in known}
         if left := [rule for rule in asked if rule.id not in marks]:
             try:
                 new = await self.asker.ask(view, left, model, who, spent)
@@ -153,7 +158,8 @@ class ModelJudge:
                 reason = f"the judge could not be asked: {error.kind}: {error.message}"
                 return Unscored(reason, error, spent.usage, spent.reasks)
             if self.store:
-                self.store.put_marks(place, who, {keys[rule]: mark for rule, mark in new.items()})
+                found = {keys[rule]: mark for rule, mark in new.items()}
+                self.store.put_marks(place, who, found, spent.usage, spent.reasks)
             marks.update(new)
         decided = checked.marks
         return Verdict(
