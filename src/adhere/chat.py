@@ -225,6 +225,7 @@ class Capability(StrEnum):
     PREFILL = "prefill"  # can be made to continue a given beginning of its answer
     THINKS = "thinks"  # closes a thought by itself
     STREAM = "stream"
+    REWARD = "reward"  # says how good an answer is, as a number (`RewardModel`)
 
 
 # ---------------------------------------------------------------- answering under a spec
@@ -350,13 +351,17 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Case:
-    """One row of a suite. `judged_prompt`: what a judge sees when it is not what was asked."""
+    """One row of a suite. `judged_prompt`: what a judge sees when it is not what was asked.
+
+    `judge_note`: what a judge is told about this case alone.
+    """
 
     id: str
     messages: tuple[Message, ...]
     label: str = ""
     reference: str | None = None
     judged_prompt: str | None = None
+    judge_note: str | None = None
 
     @property
     def prompt(self) -> str:
@@ -413,6 +418,33 @@ class Model(Protocol):
         on_delta: OnDelta | None = None,
     ) -> list[Completion]:
         """Sample draws `first_draw` to `first_draw + n - 1`. Raises CallError or BadInput."""
+
+
+@dataclass(frozen=True)
+class Reward:
+    """How good an answer is: higher is better, on the reward model's own scale, never NaN.
+
+    `value` is None when this answer could not be scored, and `reason` says why: it is then out of
+    the race, and never taken for a bad or a good one.
+    """
+
+    value: float | None
+    usage: Usage = Usage()
+    reason: str = ""
+
+
+@runtime_checkable
+class RewardModel(Model, Protocol):
+    """A model that scores answers. Its `capabilities` hold REWARD; one that cannot also write text
+    raises BadInput in `sample`.
+    """
+
+    @property
+    def sees(self) -> str:
+        """Which conversation it is shown: `asked` (with the spec in it) or `question` (without)."""
+
+    async def rewards(self, messages: Sequence[Message], answers: Sequence[str]) -> list[Reward]:
+        """One reward an answer, in order. Raises CallError; a NaN from a server is Garbage."""
 
 
 Models = Mapping[Role, Model]

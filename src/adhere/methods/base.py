@@ -22,6 +22,8 @@ from adhere.chat import (
     Message,
     Model,
     Models,
+    Reward,
+    RewardModel,
     Role,
     Sampling,
     Step,
@@ -47,8 +49,9 @@ DRAWS_PER_REPEAT = 1024  # the most candidates that a method may draw
 class Request:
     """What a method answers. `draw` is the repeat: its draws do not overlap another repeat's.
 
-    `trace` receives the calls as they begin, so that their cost is known also when no answer
-    comes of them.
+    `spend`: completion tokens that this answer is to use up, about as another method did (an
+    equal-tokens control); only methods with `can_spend` take it. `trace` receives the calls as
+    they begin, so that their cost is known also when no answer comes of them.
     """
 
     messages: tuple[Message, ...]
@@ -58,6 +61,7 @@ class Request:
     budget: Budget = NO_LIMITS
     draw: int = 0
     reference: str | None = None
+    spend: int | None = None
     trace: list[Calls] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -127,7 +131,8 @@ class PlannedCall:
     `prompt` names the parts: `conversation` (as it is), `spec_first` or `question_first` (with the
     spec in it), `question`, `rules`, `safety`, `behavioral`, `reasons` (what checks found), or a
     template such as `repair/fix`. `earlier`: at most so many earlier completions stand in it too.
-    `max_tokens`: a limit of the call's own, in place of the request's.
+    `max_tokens`: a limit of the call's own, in place of the request's. `role`: who is asked; calls
+    of the role `reward` score one answer each and write nothing.
     """
 
     name: str
@@ -136,6 +141,7 @@ class PlannedCall:
     high: int = 1
     earlier: int = 0
     max_tokens: int | None = None
+    role: Role = Role.POLICY
 
 
 @dataclass(frozen=True)
@@ -225,11 +231,33 @@ class Calls:
         return got
 
     def _count(self, role: Role, completion: Completion, *, paper_prompt: bool) -> None:
-        used = completion.usage
-        self.usage[role.value] = self.usage.get(role.value, Usage()) + used
+        paper = used = completion.usage
         if not paper_prompt:
-            used = replace(used, prompt_tokens=0, cached_prompt_tokens=0)
-        self.paper[role.value] = self.paper.get(role.value, Usage()) + used
+            paper = replace(used, prompt_tokens=0, cached_prompt_tokens=0)
+        self._add(role, used, paper)
+
+    def _add(self, role: Role, used: Usage, paper: Usage) -> None:
+        self.usage[role.value] = self.usage.get(role.value, Usage()) + used
+        self.paper[role.value] = self.paper.get(role.value, Usage()) + paper
+
+    @property
+    def completion_tokens(self) -> int:
+        """What the answering model wrote so far, over all calls."""
+        return self.usage.get(Role.POLICY.value, Usage()).completion_tokens
+
+    async def rewards(self, asked: Sequence[Message], answers: Sequence[str]) -> list[Reward]:
+        """Score answers by the model in the role `reward`; `asked` has the spec in it.
+
+        Raises BadInput when the run has none, or CallError.
+        """
+        model = self.model(Role.REWARD)
+        if not isinstance(model, RewardModel):
+            raise BadInput(f"{model.identity}: this model writes text and gives no rewards")
+        messages = asked if model.sees == "asked" else self.request.messages
+        found = await model.rewards(messages, answers)
+        for reward in found:
+            self._add(Role.REWARD, reward.usage, reward.usage)
+        return found
 
     def share(self, n: int) -> Sampling:
         """The request's sampling for each of `n` calls at once, which share what is left."""

@@ -1,4 +1,4 @@
-"""`Suite`: a named list of cases."""
+"""`Suite`: a named list of cases, with the spec that belongs to them where there is one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from adhere.chat import Case, digest
+from adhere.spec import Specification
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Suite:
 
     name: str
     cases: tuple[Case, ...]
+    spec: Specification | None = None
+    source: str = ""  # where the cases come from, for the record
 
     @cached_property
     def digest(self) -> str:
@@ -26,6 +29,7 @@ class Suite:
                     case.label,
                     case.reference,
                     case.judged_prompt,
+                    *([case.judge_note] if case.judge_note else ()),
                 ]
                 for case in self.cases
             ]
