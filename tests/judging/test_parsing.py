@@ -107,7 +107,7 @@ def test_no_damage_to_a_reply_changes_a_verdict_silently(seed, how):
     [("It names none. <YES>", Mark.YES), ("It does.\n<NO>.", Mark.NO), ("<NA>", Mark.NA)],
 )
 def test_one_rule(text, mark):
-    assert parse_sequential(text).mark is mark
+    assert parse_sequential(text) is mark
 
 
 @pytest.mark.parametrize(

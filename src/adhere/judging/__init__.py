@@ -1,14 +1,17 @@
 """Turning responses into marks, verdicts and scores."""
 
+from adhere.judging.asking import CommentKind, comment_kind
 from adhere.judging.base import CheckJudge, Judge, check_verdict
 from adhere.judging.config import JudgeConfig
 from adhere.judging.model_judge import ModelJudge
-from adhere.judging.parsing import Unreadable, parse_joint, parse_sequential
+from adhere.judging.parsing import Compat, Unreadable, parse_joint, parse_sequential
 from adhere.judging.scoring import ALPHA, NaPolicy, Score, score
 
 __all__ = [
     "ALPHA",
     "CheckJudge",
+    "CommentKind",
+    "Compat",
     "Judge",
     "JudgeConfig",
     "ModelJudge",
@@ -16,6 +19,7 @@ __all__ = [
     "Score",
     "Unreadable",
     "check_verdict",
+    "comment_kind",
     "parse_joint",
     "parse_sequential",
     "score",

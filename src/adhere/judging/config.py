@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from adhere.judging.parsing import Compat
 from adhere.models.connect import ModelConfig
 
 Mode = Literal["joint", "sequential", "guard", "refusal"]
@@ -15,6 +16,10 @@ REFUSAL_CATEGORIES = {"refusal": True, "compliance": False}  # must it refuse, o
 ONE_RULE_TOKENS = 512
 REFUSAL_TOKENS = 256
 GUARD_TOKENS = 64
+
+# How the published code asks its judge: five attempts in all, replies of up to 4,200 tokens.
+OFFICIAL_REASKS = 4
+OFFICIAL_TOKENS = 4200
 
 
 def joint_tokens(rules: int) -> int:
@@ -34,11 +39,34 @@ class JudgeConfig(ModelConfig):
     reasks: int = Field(2, ge=0, le=20, description="unreadable replies that are asked for again")
     twins: bool = Field(True, description="ask also about rules that a check decides")
     max_chars: int = Field(8000, ge=1, description="characters of a response that are judged")
+    compat: Compat = Field(
+        "strict", description="read replies strictly, or as SpecBench's published code does"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, data: Any) -> Any:
+        """What `compat: official` brings along, where nothing else was asked for."""
+        if not isinstance(data, dict) or data.get("compat") != "official":
+            return data
+        if data.get("mode", "joint") not in ("joint", "sequential"):
+            raise ValueError(
+                f"compat: official has no mode {data['mode']!r}; expected joint or sequential"
+            )
+        if data.get("output") == "json":
+            raise ValueError("compat: official reads the text layout; expected output: text")
+        return {"reasks": OFFICIAL_REASKS, **data, "output": "text"}
+
+    def most_tokens(self, default: int) -> int:
+        """The longest reply of a call, in tokens; `default` is that of the mode."""
+        return self.reply_tokens or (OFFICIAL_TOKENS if self.compat == "official" else default)
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides marks."""
         own = ("mode", "output", "temperature", "reply_tokens", "reasks", "max_chars")
-        return {**super().settings(), **{field: getattr(self, field) for field in own}}
+        settings = {**super().settings(), **{field: getattr(self, field) for field in own}}
+        # Left out where it is strict: runs from before there was a choice stay what they are.
+        return {**settings, "compat": self.compat} if self.compat != "strict" else settings
 
     def model_only(self) -> ModelConfig:
         """The fields of the model alone. A judge is never given a begun answer."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from adhere.chat import Message, Model, Sampling, Usage, assistant, user
+from adhere.chat import Completion, Message, Model, Sampling, Usage, assistant, user
 from adhere.errors import BadInput, CallError, Overloaded, RateLimited, Timeout
-from adhere.judging.parsing import Unreadable
+from adhere.judging.parsing import Compat, Unreadable
 from adhere.models.thinking import OPEN, split_thought
 from adhere.prompting import Prompts
 
@@ -23,6 +24,9 @@ class Spent:
     reasks: int = 0
 
 
+_CUT = "it was cut off by the token limit (see judge.reply_tokens)"
+
+
 async def until_readable(
     opening: Sequence[Message],
     sampling: Sampling,
@@ -32,33 +36,76 @@ async def until_readable(
     spent: Spent,
     *,
     reasks: int,
+    compat: Compat = "strict",
 ) -> T:
-    """What `read` makes of the reply; an unreadable one is asked for again with what was wrong.
+    """What `read` makes of the reply; an unreadable one is asked for again.
 
-    Only the last unreadable reply is shown back: a growing conversation would confuse. Raises
+    Strict: with what was wrong. Only the last unreadable reply is shown back: a growing
+    conversation would confuse. Official: the same prompt again, each time as a new draw. Raises
     Unreadable after `reasks` further tries, or the CallError of a call.
     """
-    messages = list(opening)
-    for left in range(reasks, -1, -1):
-        [got] = await model.sample(messages, sampling)
+    messages, before, draw = list(opening), None, 0
+    for attempt in range(reasks + 1):
+        # The very same conversation again is another draw: a journal would give the last one back.
+        draw = draw + 1 if messages == before else 0
+        before = messages
+        [got] = await model.sample(messages, sampling, first_draw=draw)
         spent.usage += got.usage
         try:
-            if got.cut:
-                raise Unreadable("it was cut off by the token limit (see judge.reply_tokens)")
-            split = split_thought(got.text)
-            text = split.answer
-            if not split.closed and text.lstrip().startswith(OPEN):
-                raise Unreadable("it is a thought that never ended")
-            if not text.strip():
-                raise Unreadable("it is empty")
-            return read(text)
+            return _read_reply(got, read, compat)
         except Unreadable as problem:
-            if not left:
+            if attempt == reasks:
                 raise
             spent.reasks += 1
-            again = prompts.render("judge/again", problem=str(problem), cut=got.cut)
-            messages = [*opening, assistant(got.text[:4000] or "(empty)"), user(again)]
+            if compat == "strict":
+                again = prompts.render("judge/again", problem=str(problem), cut=got.cut)
+                messages = [*opening, assistant(got.text[:4000] or "(empty)"), user(again)]
     raise AssertionError("the last try returns or raises")
+
+
+def _read_reply(got: Completion, read: Callable[[str], T], compat: Compat) -> T:
+    """What `read` makes of the reply behind its thought. Raises Unreadable.
+
+    The published code looks neither at why a reply ended nor for a thought that never did.
+    """
+    if got.cut and compat == "strict":
+        raise Unreadable(_CUT)
+    split = split_thought(got.text)
+    if compat == "strict" and not split.closed and split.answer.lstrip().startswith(OPEN):
+        raise Unreadable("it is a thought that never ended")
+    try:
+        if not split.answer.strip():
+            raise Unreadable("it is empty")
+        return read(split.answer)
+    except Unreadable:
+        if got.cut:  # which is then why
+            raise Unreadable(_CUT) from None
+        raise
+
+
+async def all_of(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results in order. Raises what a call raised, when the others have ended too.
+
+    An error that every other call would share (a refused key or request) ends those that are still
+    under way: one response must not cost a failing request for each of its rules.
+    """
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    waiting = set(tasks)
+    try:
+        while waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                if (error := task.exception()) is not None and _is_permanent(error):
+                    raise error
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return [task.result() for task in tasks]
+
+
+def _is_permanent(error: BaseException) -> bool:
+    return isinstance(error, (BadInput, CallError)) and not error.retryable
 
 
 def response_format(form: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""A judge as reward model: the reward of an answer is the score that the judge's verdict gives.
+
+It sees the question alone and judges by the spec, as in a run. When the same judge scores in the
+end, the selector is an oracle and its numbers flatter it; use another model for one of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adhere.chat import Answer, Case, Message, Models, Reward, Unscored
+from adhere.errors import CallError
+from adhere.judging.model_judge import ModelJudge
+from adhere.judging.scoring import ALPHA, NaPolicy, score
+from adhere.models.rewards import ScoresOneByOne
+from adhere.spec import Specification
+
+
+class JudgeReward(ScoresOneByOne):
+    """A `RewardModel`: a judge's score, from 0 to 1.
+
+    An answer without a whole verdict has no reward (None) and the judge's reason.
+    """
+
+    sees = "question"
+
+    def __init__(
+        self,
+        judge: ModelJudge,
+        spec: Specification,
+        models: Models,
+        *,
+        alpha: float = ALPHA,
+        na_policy: NaPolicy = "count",
+    ) -> None:
+        """`models` holds the judge's model; `alpha` and `na_policy` as the run scores."""
+        self.judge = judge
+        self.spec = spec
+        self.models = models
+        self.alpha = alpha
+        self.na_policy = na_policy
+
+    @property
+    def identity(self) -> str:
+        """The judge's, and how its marks become a number."""
+        parts = [f"judge-reward {self.judge.identity(self.models)}"]
+        parts += [f"alpha={self.alpha:g}", f"na={self.na_policy}", f"spec={self.spec.digest[:16]}"]
+        return " ".join(parts)
+
+    async def reward(self, messages: Sequence[Message], answer: str) -> Reward:
+        """One verdict. Raises a CallError that would fail every answer alike."""
+        case = Case("reward", tuple(messages))
+        verdict = await self.judge.judge(case, Answer(answer), self.spec, self.models)
+        if isinstance(verdict, Unscored):
+            if isinstance(verdict.error, CallError) and verdict.error.fatal:
+                raise verdict.error
+            return Reward(None, verdict.usage, verdict.reason)
+        found = score(verdict, self.spec, alpha=self.alpha, na_policy=self.na_policy)
+        return Reward(found.total, verdict.usage)
