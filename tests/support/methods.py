@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from adhere.chat import Answer, Capability, Role, Sampling, user
+from adhere.chat import Answer, Capability, RewardModel, Role, Sampling, user
 from adhere.methods import load_method
 from adhere.methods.base import Request, ignore
 from adhere.models.connect import ModelConfig, connect
@@ -38,9 +38,10 @@ def run_method(
     spec: Specification = SPEC,
     config: dict[str, Any] | None = None,
     emit: Any = ignore,
+    reward: RewardModel | None = None,
     **request: Any,
 ) -> Answer:
-    """Answer one question with a method."""
+    """Answer one question with a method; `reward` takes the role of that name."""
 
     async def go() -> Answer:
         limiter = Limiter(8, retry=QUICK)
@@ -51,13 +52,17 @@ def run_method(
             assert Capability.CHAT in model.capabilities
             return await load_method(method, options).answer(
                 Request(
-                    messages=(user(question),),
-                    spec=spec,
-                    sampling=sampling or Sampling(temperature=0.5, max_tokens=77, seed=3),
-                    prompts=Prompts(),
-                    **request,
+                    **{
+                        "messages": (user(question),),
+                        "spec": spec,
+                        "sampling": sampling or Sampling(temperature=0.5, max_tokens=77, seed=3),
+                        "prompts": Prompts(),
+                        **request,
+                    }
                 ),
-                {Role.POLICY: model},
+                {Role.POLICY: model}
+                if reward is None
+                else {Role.POLICY: model, Role.REWARD: reward},
                 emit=emit,
             )
 

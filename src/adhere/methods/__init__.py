@@ -23,6 +23,9 @@ BUILT_IN = {
     "repair": ("adhere.methods.repair", "Repair"),
     "best_of_n": ("adhere.methods.best_of_n", "BestOfN"),
     "self_refine": ("adhere.methods.self_refine", "SelfRefine"),
+    "tpo": ("adhere.methods.tpo", "Tpo"),
+    "zero_think": ("adhere.methods.zero_think", "ZeroThink"),
+    "more_think": ("adhere.methods.more_think", "MoreThink"),
     "align3": ("adhere.methods.align3", "Align3"),
 }
 

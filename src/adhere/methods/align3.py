@@ -2,28 +2,32 @@
 
 Source: arXiv 2509.14760, section 4 and the official code. The thought is steered by *prefill*:
 each stage appends a first-person turn with the rules it is about to the thought so far, and the
-model goes on thinking until it closes the thought (`stop="</think>"`); the last stage runs
-without a stop, closes the thought and answers: 3 calls.
+model goes on thinking until it closes the thought; the last stage closes it and answers: 3 calls
+(`methods/staged.py`).
 
-What differs here, each named in the record:
+Options beyond the published form, each named in the record:
 
-* `close="model"` is the published form. `close="forced"` is for models that do not close a
-  thought: each stage thinks for at most `think_tokens`, then the method closes the tag itself
-  and asks for the answer in one more call. `auto` takes the form that fits the model.
+* `safety_stage`: paper and official code word the second turn differently, so each content is
+  there. `code` (default, the one that the published numbers come from): safety first by a positive
+  turn of the answer, still under the behavioral rules, refusal as the last resort. `paper`: drop
+  what is harmful and answer from another side, refuse if that is impossible.
+* `close="forced"` is for models that do not close a thought: each stage thinks for at most
+  `think_tokens`, then the method closes the tag itself and asks for the answer in one more call.
+  `auto` takes the form that fits the model.
+* `stages`: any of them, in any order (the paper ablates both).
 * A server without prefill gets an *emulated* form over several turns, marked as not the
   published method.
-* `stages` and their order are free (the paper ablates them).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from adhere.chat import Answer, Capability, Completion, Message, Models, Role, assistant, user
-from adhere.errors import BadInput, Truncated
+from adhere.chat import Answer, Capability, Message, Models, Role, assistant, user
+from adhere.errors import BadInput
 from adhere.methods.base import (
     CallPlan,
     Calls,
@@ -36,24 +40,27 @@ from adhere.methods.base import (
     read_answer,
 )
 from adhere.methods.prompting import compose
-from adhere.models.thinking import CLOSE, OPEN, plain_thought, split_thought
+from adhere.methods.staged import FORCED, Close, Stage, is_forced, run_stages, shared
+from adhere.models.thinking import OPEN
 from adhere.spec import Specification
 
-Stage = Literal["behavioral", "safety", "audit"]
-Close = Literal["auto", "model", "forced"]
+StageName = Literal["behavioral", "safety", "audit"]
 
 
 class Align3Config(MethodConfig):
     """Options of `align3`."""
 
-    stages: tuple[Stage, ...] = Field(
+    stages: tuple[StageName, ...] = Field(
         ("behavioral", "safety", "audit"), min_length=1, description="stages, in order"
+    )
+    safety_stage: Literal["code", "paper"] = Field(
+        "code", description="content of the stage of safety: the official code's, or the paper's"
     )
     close: Close = Field("auto", description="who closes the thought: the model, or the method")
     think_tokens: int = Field(
         256, ge=1, description="tokens of thought a stage may spend when the close is forced"
     )
-    order: Order = "spec_first"
+    order: Order = "question_first"
 
 
 class Align3:
@@ -73,11 +80,7 @@ class Align3:
         """Which form a model with these capabilities gets; "" is the published one."""
         if Capability.PREFILL not in capabilities:
             return "emulated, no prefill"
-        if self.config.close == "forced" or (
-            self.config.close == "auto" and Capability.THINKS not in capabilities
-        ):
-            return "forced close"
-        return ""
+        return FORCED if is_forced(self.config.close, capabilities) else ""
 
     def expected_calls(self, capabilities: frozenset[Capability], spec: Specification) -> CallPlan:
         """The calls of one answer under `spec` by a model with these capabilities.
@@ -86,13 +89,13 @@ class Align3:
         """
         variant = self.variant(capabilities)
         prefix = "emulated_" if variant.startswith("emulated") else ""
-        limit = self.config.think_tokens if variant == "forced close" else None
+        limit = self.config.think_tokens if variant == FORCED else None
         stages = self._stages(spec)
         calls: list[PlannedCall] = []
         prompt: tuple[str, ...] = (self.config.order,)
         for number, stage in enumerate(stages):
             shown = "rules" if stage == "audit" else stage
-            prompt = (*prompt, f"align3/{prefix}{stage}", shown)
+            prompt = (*prompt, self._template(stage, prefix), shown)
             calls.append(PlannedCall(stage, prompt, earlier=number, max_tokens=limit))
         if variant:
             asked = ("align3/emulated_answer",) if prefix else ()
@@ -107,20 +110,35 @@ class Align3:
         asked = compose(request.messages, request.spec, request.prompts, self.config.order)
         if variant.startswith("emulated"):
             return await self._emulated(calls, asked)
-        return await self._prefilled(calls, asked, forced=bool(variant))
+        turns = self._turns(request)
+        first, *others = turns
+        return await run_stages(
+            calls,
+            asked,
+            [
+                Stage(first.name, f"{OPEN}\n{first.words}"),
+                *(Stage(name, f"\n\n{turn}") for name, turn in others),
+            ],
+            self._facts(turns, emulated=False),
+            stage_tokens=self.config.think_tokens if variant else None,
+        )
 
-    def _stages(self, spec: Specification) -> tuple[Stage, ...]:
+    def _stages(self, spec: Specification) -> tuple[StageName, ...]:
         rules = {"behavioral": spec.behavioral, "safety": spec.safety, "audit": spec.rules}
         return tuple(stage for stage in self.config.stages if rules[stage])
 
-    def _turns(self, request: Request, prefix: str = "") -> list[tuple[Stage, str]]:
-        """Stage and text of each turn; a stage about a kind the spec has no rule of is left out."""
+    def _template(self, stage: StageName, prefix: str) -> str:
+        content = f"_{self.config.safety_stage}" if stage == "safety" else ""
+        return f"align3/{prefix}{stage}{content}"
+
+    def _turns(self, request: Request, prefix: str = "") -> list[Stage]:
+        """Name and text of each turn; a stage about a kind the spec has no rule of is left out."""
         spec = request.spec
         turns = [
-            (
+            Stage(
                 stage,
                 request.prompts.render(
-                    f"align3/{prefix}{stage}", behavioral=spec.behavioral, safety=spec.safety
+                    self._template(stage, prefix), behavioral=spec.behavioral, safety=spec.safety
                 ),
             )
             for stage in self._stages(spec)
@@ -129,59 +147,24 @@ class Align3:
             raise BadInput("align3: the spec has no rule for any of the stages")
         return turns
 
-    async def _prefilled(self, calls: Calls, asked: list[Message], *, forced: bool) -> Answer:
-        sampling = calls.request.sampling
-        thinking = sampling.but(stop=(*sampling.stop, CLOSE))
-        if forced:
-            thinking = thinking.but(max_tokens=self.config.think_tokens)
-        turns = self._turns(calls.request)
-        prefill = OPEN + "\n"
-        cut_stages, closed = 0, True
-        for number, (stage, turn) in enumerate(turns, 1):
-            prefill = prefill + turn if number == 1 else f"{prefill}\n\n{turn}"
-            last = number == len(turns)
-            if last and not forced:
-                break
-            got = await calls.sample(
-                asked, thinking, step=stage, prefill=prefill, paper_prompt=number == 1
-            )
-            # A server that ignores the stop must not smuggle an answer into the thought.
-            # A server with a reasoning parser hands the thought over apart from the text.
-            prefill += (got.text or got.reasoning).split(CLOSE)[0].rstrip()
-            cut_stages += got.cut
-        if forced:
-            prefill += f"\n{CLOSE}\n\n"
-            got = await calls.sample(asked, step="answer", prefill=prefill, paper_prompt=False)
-            text = split_thought(got.text).answer.lstrip("\n")
-            thought = plain_thought(prefill.split(CLOSE)[0])
-        else:
-            got = await calls.sample(
-                asked, step=turns[-1][0], prefill=prefill, paper_prompt=len(turns) == 1
-            )
-            text, thought, closed = _close(prefill, got)
-        return calls.answer(
-            text,
-            thought=thought,
-            finish_reason=got.finish_reason,
-            facts={
-                "stages": [stage for stage, _ in turns],
-                "close": "forced" if forced else "model",
-                "emulated": False,
-                "closed": closed,
-                "cut_stages": cut_stages,
-            },
-        )
+    def _facts(self, turns: list[Stage], *, emulated: bool) -> dict[str, Any]:
+        names = [turn.name for turn in turns]
+        content = {"safety_stage": self.config.safety_stage} if "safety" in names else {}
+        return {"stages": names, **content, "emulated": emulated}
 
     async def _emulated(self, calls: Calls, asked: list[Message]) -> Answer:
         talk = list(asked)
+        own = calls.request.sampling
         turns = self._turns(calls.request, "emulated_")
-        thoughts = []
-        for number, (stage, turn) in enumerate(turns, 1):
+        thoughts, cut_stages = [], 0
+        for number, (stage, turn) in enumerate(turns):
             # A conversation's turns alternate, so the first turn joins the question's.
             talk = _ask(talk, turn)
-            got = await calls.sample(talk, step=stage, paper_prompt=number == 1)
+            part = shared(calls, own, len(turns) + 1 - number)
+            got = await calls.sample(talk, part, step=stage, paper_prompt=number == 0)
             thought, _ = read_answer(got)
             thoughts.append(thought.strip())
+            cut_stages += got.cut
             talk.append(assistant(thought))
         talk = _ask(talk, calls.request.prompts.render("align3/emulated_answer"))
         got = await calls.sample(talk, step="answer", paper_prompt=False)
@@ -191,10 +174,9 @@ class Align3:
             thought="\n\n".join(thoughts),
             finish_reason=got.finish_reason,
             facts={
-                "stages": [stage for stage, _ in turns],
+                **self._facts(turns, emulated=True),
                 "close": "none",
-                "emulated": True,
-                "cut_stages": 0,
+                "cut_stages": cut_stages,
             },
         )
 
@@ -203,19 +185,3 @@ def _ask(talk: list[Message], turn: str) -> list[Message]:
     if talk and talk[-1].role == "user" and isinstance(talk[-1].content, str):
         return [*talk[:-1], user(f"{talk[-1].content}\n\n{turn}")]
     return [*talk, user(turn)]
-
-
-def _close(prefill: str, got: Completion) -> tuple[str, str, bool]:
-    """Answer, thought, and whether the model closed the thought, of the published last stage.
-
-    A continuation that never closes the thought is, by the published rule, all answer; the row
-    says so. One that the token limit cut inside the thought is no answer at all.
-    """
-    split = split_thought(got.text)
-    if split.closed:
-        return split.answer, plain_thought(prefill + split.thought), True
-    if got.reasoning and got.text:
-        return got.text, plain_thought(prefill + got.reasoning), True
-    if got.cut or got.reasoning:
-        raise Truncated("the token limit ended the thought before an answer began")
-    return got.text, plain_thought(prefill), False

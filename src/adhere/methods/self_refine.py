@@ -2,8 +2,9 @@
 
 Source: arXiv 2303.17651 as used by SpecBench (arXiv 2509.14760, section 4 and the official
 code): 1 + 2T calls. The feedback call sees the question, the rules and the response; the refine
-call sees the question and the last `history` pairs of response and feedback, but not the rules.
-Thoughts are dropped between the calls. Published T is 15; the official configuration file has 3.
+call sees the question and the last `history` pairs of response and feedback, numbered from 1, but
+not the rules. Thoughts are dropped between the calls, and the answer has none. Usage is the sum of
+all calls. Published T is 15 and the default; the official configuration file has 3.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class SelfRefineConfig(MethodConfig):
 
     iterations: int = Field(15, ge=1, le=100, description="T (paper 15, official configuration 3)")
     history: int = Field(1, ge=1, le=100, description="pairs of response and feedback shown")
-    order: Order = "spec_first"
+    order: Order = "question_first"
 
 
 class SelfRefine:

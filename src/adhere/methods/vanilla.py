@@ -1,8 +1,8 @@
 """Vanilla: the spec in the prompt, one call. The baseline that every other method starts from.
 
-Source: arXiv 2509.14760, section 4. Published order: question, rules, instruction in one user
-message (`order="question_first"`). The default here is `spec_first`, which puts the spec into the
-system message, so that a server reads it once for all prompts.
+Source: arXiv 2509.14760, section 4. Published order and default: question, rules, instruction in
+one user message (`order="question_first"`). `spec_first` puts the spec into the system message, so
+that a server reads it once for all prompts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from adhere.spec import Specification
 class VanillaConfig(MethodConfig):
     """Options of `vanilla`."""
 
-    order: Order = "spec_first"
+    order: Order = "question_first"
 
 
 class Vanilla:
