@@ -17,6 +17,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 BLANKS = 2**16
+BOS_ID = 0x110000  # behind all characters
+UNTRUSTED = "Refused request with untrusted chat template (--trust-request-chat-template)"
 
 
 @dataclass
@@ -58,12 +60,20 @@ class Fault:
 
 
 Handler = Callable[[str, dict[str, Any]], "Reply | Fault"]
+Template = Callable[[list[dict[str, Any]], dict[str, Any]], str]
 
 
 class FakeServer:
     """`with FakeServer(handler) as server:`; `handler(path, body)` decides each reply.
 
-    `server.calls` holds every generation request as (path, body, headers).
+    `server.calls` holds every generation request as (path, body, headers); `server.probes` those
+    that only count, to find out about prefill; `server.asked` the (path, body) of all others.
+
+    `template`: render at /apply-template as llama.cpp does; True, or a function of messages and
+    chat_template_kwargs. `tokenizes`: count tokens of prompts as SGLang and vLLM do, with `bos`
+    put before each text. `vllm`: also of conversations, rendered by `template`. `lossy`: spell
+    tokens out wrong. `trusts`: take a chat template in a request. `probe_fault`, `route_fault`:
+    what the counting prompt and the extra routes get instead.
     """
 
     def __init__(
@@ -71,10 +81,17 @@ class FakeServer:
         handler: Handler | None = None,
         *,
         models: list[str] | None = None,
-        template: bool = False,
+        template: bool | Template = False,
         continues: bool = False,
         key: str | None = None,
         streaming: bool = True,
+        tokenizes: bool = False,
+        vllm: bool = False,
+        bos: str = "",
+        lossy: bool = False,
+        trusts: bool = True,
+        probe_fault: Reply | Fault | None = None,
+        route_fault: Fault | Callable[[str], Fault | None] | None = None,
     ) -> None:
         self.handler = handler or (lambda path, body: Reply())
         self.models = models
@@ -82,6 +99,15 @@ class FakeServer:
         self.continues = continues
         self.key = key
         self.streaming = streaming
+        self.tokenizes = tokenizes or vllm
+        self.vllm = vllm
+        self.bos = bos
+        self.lossy = lossy
+        self.trusts = trusts
+        self.probe_fault = probe_fault
+        self.route_fault = route_fault
+        self.probes: list[dict[str, Any]] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self.calls: list[tuple[str, dict[str, Any], dict[str, str]]] = []
         self.in_flight = 0
         self.most_in_flight = 0
@@ -113,7 +139,9 @@ class FakeServer:
         app.router.add_get("/v1/models", self._list)
         app.router.add_post("/v1/chat/completions", self._generate)
         app.router.add_post("/v1/completions", self._generate)
-        app.router.add_post("/apply-template", self._apply_template)
+        app.router.add_post("/apply-template", self._extra)
+        app.router.add_post("/tokenize", self._extra)
+        app.router.add_post("/detokenize", self._extra)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -135,18 +163,62 @@ class FakeServer:
             return web.json_response({"error": {"message": "no such route"}}, status=404)
         return web.json_response({"data": [{"id": name} for name in self.models]})
 
-    async def _apply_template(self, request: web.Request) -> web.StreamResponse:
-        if not self.template:
-            return web.json_response({"error": {"message": "no such route"}}, status=404)
+    async def _extra(self, request: web.Request) -> web.StreamResponse:
+        """The routes beside the API: rendering and counting tokens."""
         body = await request.json()
-        return web.json_response({"prompt": render(body["messages"])})
+        self.asked.append((request.path, body))
+        fault = self.route_fault
+        fault = fault(request.path) if callable(fault) else fault
+        if fault is not None:
+            return await self._misbehave(request, body, fault)
+        known = {
+            "/apply-template": bool(self.template) and not self.vllm,
+            "/tokenize": self.tokenizes,
+        }
+        if not known.get(request.path, self.vllm):
+            return web.json_response({"error": {"message": "no such route"}}, status=404)
+        if request.path == "/apply-template":
+            return web.json_response({"prompt": self._rendered(body)})
+        if request.path == "/detokenize":
+            text = "".join(self.bos if t == BOS_ID else chr(t) for t in body["tokens"])
+            return web.json_response({"prompt": text.upper() if self.lossy else text})
+        if "messages" in body and not self.vllm:
+            return web.json_response({"error": {"message": "prompt: required"}}, status=400)
+        text = self._rendered(body) if "messages" in body else body["prompt"]
+        special = body.get("add_special_tokens", "messages" not in body)
+        tokens = self.tokens(text, special=special)
+        return web.json_response({"tokens": tokens, "count": len(tokens), "max_model_len": 4096})
+
+    def _rendered(self, body: dict[str, Any]) -> str:
+        if callable(self.template):
+            return self.template(body["messages"], body.get("chat_template_kwargs") or {})
+        return render(body["messages"])
+
+    def tokens(self, text: str, *, special: bool = True) -> list[int]:
+        """A tokenizer: BOS is one token, any other character one each; `special` adds a BOS."""
+        pieces = text.split(self.bos) if self.bos else [text]
+        out = [ord(c) for c in pieces[0]]
+        for piece in pieces[1:]:
+            out += [BOS_ID, *(ord(c) for c in piece)]
+        return [BOS_ID, *out] if special and self.bos else out
+
+    def read(self, body: dict[str, Any]) -> list[int]:
+        """The tokens that the model would get for a /completions request."""
+        return self.tokens(body["prompt"], special=body.get("add_special_tokens", True))
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         path = request.path.removeprefix("/v1")
         last = body["messages"][-1] if body.get("messages") else None
         # The counting prompt by which a client finds out whether chat prefill is honored.
-        if last and last["role"] == "assistant" and last["content"].startswith("1 2 3 4"):
+        if last and last["role"] == "assistant" and " 2 3 4 5 6 7 8 9 10" in last["content"]:
+            self.probes.append(body)
+            if body.get("chat_template") and not self.trusts:
+                return web.json_response({"error": {"message": UNTRUSTED}}, status=400)
+            if isinstance(self.probe_fault, Fault):
+                return await self._misbehave(request, body, self.probe_fault)
+            if self.probe_fault is not None:
+                return web.json_response(completion(path, self.probe_fault))
             text = " 14 15 16" if self.continues else "Sure! 1 2 3"
             return web.json_response(completion(path, Reply(text)))
         self.calls.append((path, body, dict(request.headers)))

@@ -16,12 +16,16 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from adhere.chat import Capability, digest
-from adhere.errors import BadInput, CallError, Garbage
+from adhere.chat import Capability
+from adhere.errors import BadInput
 from adhere.models.http import Endpoint, check_base_url
 from adhere.models.limiter import Limiter
-from adhere.models.openai_compatible import OpenAICompatible, RenderPrompt, Route
+from adhere.models.openai_compatible import OpenAICompatible
+from adhere.models.prefill import PrefillRoute, Route
+from adhere.models.probing import choose_route, template_kwargs
+from adhere.models.rendering import apply_template
 from adhere.models.template import ChatTemplate
+from adhere.models.thinking import thought_end
 
 if TYPE_CHECKING:
     from adhere.models.embedded import EmbeddedServer
@@ -45,9 +49,14 @@ class ModelConfig(BaseModel):
     name: str = ""
     base_url: str | None = None
     api_key_env: str | None = Field(None, description="the variable that holds the key")
-    prefill: Literal["auto", "completions", "chat", "none"] = "auto"
-    chat_template: Path | None = Field(None, description="a Jinja chat template for `completions`")
+    prefill: Literal["auto"] | Route = "auto"
+    chat_template: Path | None = Field(
+        None, description="the model's chat template, for `completions` (or sent along by `chat`)"
+    )
     thinks: bool | None = Field(None, description="whether the model closes its thoughts itself")
+    thought_end: str | None = Field(
+        None, min_length=1, description="what stands between thought and answer; None: by name"
+    )
     extra_body: dict[str, Any] = Field(default_factory=dict)
     slots: int | None = Field(None, ge=1, le=64, description="embedded engine: parallel slots")
     context: int | None = Field(None, ge=256, description="embedded engine: tokens a slot")
@@ -59,6 +68,8 @@ class ModelConfig(BaseModel):
         out = {field: getattr(self, field) for field in fields}
         if self.chat_template is not None:
             out["chat_template"] = ChatTemplate.read(self.chat_template).digest
+        if self.thought_end is not None:
+            out["thought_end"] = self.thought_end
         return out
 
     @property
@@ -75,18 +86,28 @@ def connect(
     note: Note = lambda text: None,
 ) -> AbstractAsyncContextManager[OpenAICompatible]:
     """Check a model's configuration and prepare to open it. Raises BadInput at once."""
+    template_kwargs(config.extra_body)  # whoever renders will ask for it
     provider, colon, name = config.model.partition(":")
     if colon and name and provider == "local":
         return _local(config, name, _server(config, name, note), limiter, timeout)
     if colon and name and provider == "openai":
-        if config.chat_template is not None:
-            ChatTemplate.read(config.chat_template)
+        _check_prefill(config)
         return _openai(config, name, _key(config), limiter, timeout, note)
     raise BadInput(
         f"unknown model {config.model!r}",
         hint="Write local:NAME for the embedded engine (`adhere models list`) or openai:NAME "
         "with --base-url for a server.",
     )
+
+
+def _check_prefill(config: ModelConfig) -> None:
+    if config.chat_template is not None:
+        ChatTemplate.read(config.chat_template)
+        if config.prefill == "prefix":
+            raise BadInput(
+                f"{config.label}: found a chat_template with `prefill: prefix`; expected none",
+                hint="On that route the server renders. Leave one of the two out.",
+            )
 
 
 def _key(config: ModelConfig) -> str | None:
@@ -132,76 +153,27 @@ async def _openai(
     try:
         model = OpenAICompatible(name, endpoint, limiter, extra_body=config.extra_body)
         await model.check_reachable()
-        route, render, template = await _prefill_route(config, model)
+        given = config.chat_template
+        template = None if given is None else ChatTemplate.read(given)
+        route = await choose_route(config.prefill, template, model, config.label)
         found = {Capability.CHAT, Capability.STREAM}
-        if route != "none":
+        if route.name != "none":
             found.add(Capability.PREFILL)
         if config.thinks is not False:
             found.add(Capability.THINKS)
-        note(f"{config.label}: connected, prefill by {route}")
+        note(f"{config.label}: connected, prefill by {route.name}")
         yield OpenAICompatible(
             name,
             endpoint,
             limiter,
-            route=route,
-            render=render,
-            template=template,
+            prefill_by=route,
             capabilities=frozenset(found),
             extra_body=config.extra_body,
             marks=_marks(config),
+            thought_end=config.thought_end or thought_end(name),
         )
     finally:
         await endpoint.close()
-
-
-async def _prefill_route(
-    config: ModelConfig, model: OpenAICompatible
-) -> tuple[Route, RenderPrompt | None, str]:
-    """Route, renderer and template digest: what the user chose, or the best that a probe finds."""
-    if config.prefill == "none":
-        return "none", None, ""
-    if config.chat_template is not None:
-        template = ChatTemplate.read(config.chat_template)
-        return "completions", template.renderer, template.digest
-    if config.prefill in ("auto", "completions"):
-        template_digest = await served_template(model.endpoint)
-        if template_digest:
-            return "completions", server_renderer(model.endpoint), template_digest
-    if config.prefill == "completions":
-        raise BadInput(
-            f"{config.label}: prefill by `completions` needs the model's chat template",
-            hint="Give it with --chat-template (a Jinja file, or a tokenizer_config.json).",
-        )
-    if config.prefill == "chat" or await model.probe_chat_prefill():
-        return "chat", None, ""
-    return "none", None, ""
-
-
-def server_renderer(endpoint: Endpoint) -> RenderPrompt:
-    """Render prompts by llama.cpp's own route, with the template out of the model's file."""
-
-    async def render(messages: Any) -> str:
-        data = await endpoint.post(
-            f"{endpoint.root}/apply-template", {"messages": [m.to_dict() for m in messages]}
-        )
-        if not isinstance(data, dict) or not isinstance(data.get("prompt"), str):
-            raise Garbage(f"{endpoint.root}/apply-template: the reply holds no prompt")
-        return str(data["prompt"])
-
-    return render
-
-
-async def served_template(endpoint: Endpoint) -> str:
-    """The digest of how the server renders a conversation; empty when it does not render."""
-    talk = [{"role": r, "content": "x"} for r in ("system", "user", "assistant", "user")]
-    try:
-        data = await endpoint.post(
-            f"{endpoint.root}/apply-template", {"messages": talk}, timeout=15
-        )
-    except (CallError, BadInput):
-        return ""
-    prompt = data.get("prompt") if isinstance(data, dict) else None
-    return digest(prompt) if isinstance(prompt, str) else ""
 
 
 def _marks(config: ModelConfig) -> dict[str, str]:
@@ -209,6 +181,8 @@ def _marks(config: ModelConfig) -> dict[str, str]:
     marks = {"name": config.name} if config.name else {}
     if config.thinks is not None:
         marks["thinks"] = str(config.thinks).lower()
+    if config.thought_end is not None:
+        marks["thought_end"] = repr(config.thought_end)
     return marks
 
 
@@ -247,18 +221,20 @@ async def _local(
         found = {Capability.CHAT, Capability.STREAM, Capability.PREFILL}
         if config.thinks or (config.thinks is None and known is not None and known.thinks):
             found.add(Capability.THINKS)
+        # Not by the limiter: its slots are the engine's, and rendering needs none of them.
+        render = apply_template(endpoint, template_kwargs(config.extra_body))
         try:
             yield OpenAICompatible(
                 name,
                 endpoint,
                 limiter,
                 provider="local",
-                route="completions",
-                render=server_renderer(endpoint),
+                prefill_by=PrefillRoute("completions", render),
                 weights=server.weights.sha256,
                 capabilities=frozenset(found),
                 extra_body=config.extra_body,
                 marks={**_marks(config), "context": str(server.context)},
+                thought_end=config.thought_end or thought_end(name),
             )
         finally:
             await endpoint.close()

@@ -1,13 +1,7 @@
 """A model behind an OpenAI-compatible server: chat, and the routes by which it takes a prefill.
 
-A *prefill* is a given beginning of the answer that the model continues (Align3, MoreThink and
-ZeroThink stand on it). Servers differ in how they take one, hence the routes:
-
-* `completions`: the chat template is rendered here (from a file the user gives) or by the server
-  (llama.cpp's /apply-template), the prefill is appended, and /completions continues it.
-* `chat`: the prefill is sent as a last assistant message with `continue_final_message` (vLLM,
-  SGLang). Servers that send the prefill back are normalised: `Completion.text` never holds it.
-* `none`: the model has no prefill; methods that need one fall back to a named emulation.
+The routes stand in `models/prefill.py`, how they are found in `models/probing.py`. Calls without
+a prefill go to the chat route, whatever the route of the prefill is.
 
 Each draw is one request with its own seed, so that a draw can be repeated or resumed alone. The
 draws of one prompt share their prefix in the server's cache.
@@ -17,24 +11,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 from adhere.chat import Capability, Completion, Message, OnDelta, Sampling, digest
-from adhere.errors import BadInput, CallError, Garbage, NotFound
+from adhere.errors import BadInput, Garbage, NotFound
 from adhere.models.http import Endpoint
 from adhere.models.limiter import Limiter
-from adhere.models.replies import StreamedReply, read_completion
-from adhere.models.thinking import OPEN
-
-Route = Literal["completions", "chat", "none"]
-ROUTES: tuple[str, ...] = get_args(Route)
-
-RenderPrompt = Callable[[Sequence[Message]], Awaitable[str]]
+from adhere.models.prefill import CHAT_FIELDS, NO_PREFILL, PrefillRoute, Route, join_prefill
+from adhere.models.replies import StreamedReply, read_completion, split_off_thought
+from adhere.models.thinking import CLOSE
 
 _SEED_SPACE = 2**31 - 1
+_RENDERED_KEPT = 4096  # prompts; a method's stages ask for the same one again
 
 
 def draw_seed(seed: int, draw: int) -> int:
@@ -52,15 +43,14 @@ class OpenAICompatible:
         limiter: Limiter,
         *,
         provider: str = "openai",
-        route: Route = "none",
-        render: RenderPrompt | None = None,
+        prefill_by: PrefillRoute = NO_PREFILL,
         weights: str = "",
-        template: str = "",
         capabilities: frozenset[Capability] = frozenset({Capability.CHAT}),
         extra_body: Mapping[str, Any] | None = None,
         marks: Mapping[str, str] | None = None,
+        thought_end: str = CLOSE,
     ) -> None:
-        """`render` turns messages into prompt text; the `completions` route needs it.
+        """`thought_end`: what the model writes between its thought and its answer.
 
         `marks` are further facts that tell this model from another one of the same name.
         """
@@ -68,14 +58,29 @@ class OpenAICompatible:
         self.endpoint = endpoint
         self.limiter = limiter
         self.provider = provider
-        self.route = route
-        self.render = render
+        self.prefill_by = prefill_by
         self.weights = weights
-        self.template = template
         self._capabilities = capabilities
         self.extra_body = dict(extra_body or {})
         self.marks = dict(marks or {})
+        self.thought_end = thought_end
         self._rendered: dict[str, str] = {}
+        self._rendering: dict[str, asyncio.Lock] = {}
+
+    def with_route(self, prefill_by: PrefillRoute) -> OpenAICompatible:
+        """A bare model of the same name and server that takes a prefill by this route."""
+        return OpenAICompatible(
+            self.name,
+            self.endpoint,
+            self.limiter,
+            prefill_by=prefill_by,
+            extra_body=self.extra_body,
+        )
+
+    @property
+    def route(self) -> Route:
+        """The name of the route by which it takes a prefill."""
+        return self.prefill_by.name
 
     @cached_property
     def identity(self) -> str:
@@ -83,8 +88,8 @@ class OpenAICompatible:
         parts = [f"{self.provider}:{self.name}"]
         if self.weights:
             parts.append(f"weights={self.weights[:16]}")
-        if self.template:
-            parts.append(f"template={self.template[:16]}")
+        if self.prefill_by.template:
+            parts.append(f"template={self.prefill_by.template[:16]}")
         if self.route != "none":
             parts.append(f"prefill={self.route}")
         if self.extra_body:
@@ -129,6 +134,7 @@ class OpenAICompatible:
         on_delta: OnDelta | None,
     ) -> Completion:
         path, body = await self._request(messages, sampling, draw, prefill)
+        stop = _texts(body.get("stop"))
 
         async def call() -> Completion:
             started = time.monotonic()
@@ -136,13 +142,18 @@ class OpenAICompatible:
                 data = await self.endpoint.post(path, body)
             else:
                 data = await self._streamed(path, body, on_delta)
-            return read_completion(
+            got = read_completion(
                 data,
                 where=self.endpoint.base_url,
                 max_tokens=body.get("max_tokens") or body.get("max_completion_tokens"),
                 prefill=prefill,
+                stop=stop,
                 seconds=time.monotonic() - started,
             )
+            # A method that stops at the common mark reads the thought itself.
+            if self.thought_end != CLOSE and CLOSE not in stop:
+                got = split_off_thought(got, self.thought_end)
+            return got
 
         return await self.limiter.run(call)
 
@@ -158,27 +169,39 @@ class OpenAICompatible:
         if sampling.seed is not None:
             body["seed"] = draw_seed(sampling.seed, draw)
         body.update(sampling.extra)
+        if prefill and self.route == "none":
+            raise BadInput(
+                f"{self.name}: this server cannot continue a given beginning",
+                hint="docs/models.md says how servers take a begun answer (prefill).",
+            )
         if prefill and self.route == "completions":
+            for key in CHAT_FIELDS:
+                body.pop(key, None)
             body["prompt"] = join_prefill(await self._prompt(messages), prefill)
+            body.update(self.prefill_by.fields)
             return "/completions", body
         body["messages"] = [message.to_dict() for message in messages]
         if prefill:
-            if self.route != "chat":
-                raise BadInput(f"{self.name}: this server cannot continue a given beginning")
-            body["messages"].append({"role": "assistant", "content": prefill})
-            body["add_generation_prompt"] = False
-            body["continue_final_message"] = True
+            body["messages"].append(self.prefill_by.last_message(prefill))
+            body.update(self.prefill_by.fields)
         return "/chat/completions", body
 
     async def _prompt(self, messages: Sequence[Message]) -> str:
-        if self.render is None:
+        render = self.prefill_by.render
+        if render is None:
             raise BadInput(f"{self.name}: no chat template to render the prompt with")
         key = digest([m.to_dict() for m in messages])
-        if key not in self._rendered:
-            if len(self._rendered) > 4096:
-                self._rendered.clear()
-            self._rendered[key] = await self.render(messages)
-        return self._rendered[key]
+        text = self._rendered.get(key)
+        if text is None:
+            # Draws of one prompt come at once; a server that renders is asked for one of them.
+            async with self._rendering.setdefault(key, asyncio.Lock()):
+                text = self._rendered.get(key)
+                if text is None:
+                    if len(self._rendered) >= _RENDERED_KEPT:
+                        self._rendered.clear()
+                    text = self._rendered[key] = await render(messages)
+            self._rendering.pop(key, None)
+        return text
 
     async def _streamed(
         self, path: str, body: Mapping[str, Any], on_delta: OnDelta
@@ -221,23 +244,9 @@ class OpenAICompatible:
                 ) from None
         return names
 
-    async def probe_chat_prefill(self) -> bool:
-        """Whether the server really continues a last assistant message, by a counting prompt."""
-        prefill = "1 2 3 4 5 6 7 8 9 10 11 12 13"
-        trial = OpenAICompatible(self.name, self.endpoint, self.limiter, route="chat")
-        try:
-            [got] = await trial.sample(
-                [Message("user", "Count from 1 to 20, with a space between the numbers.")],
-                Sampling(temperature=0, max_tokens=6),
-                prefill=prefill,
-            )
-        except (CallError, BadInput):
-            return False
-        return got.text.strip().startswith("14")
 
-
-def join_prefill(prompt: str, prefill: str) -> str:
-    """Prompt and prefill as one text; a thought that the template opened is not opened twice."""
-    if prefill.startswith(OPEN) and prompt.rstrip().endswith(OPEN):
-        return prompt.rstrip().removesuffix(OPEN) + prefill
-    return prompt + prefill
+def _texts(stop: Any) -> tuple[str, ...]:
+    """The stop strings of a request; the user's extra fields may hold one alone, or anything."""
+    if isinstance(stop, str):
+        return (stop,)
+    return tuple(s for s in stop if isinstance(s, str)) if isinstance(stop, list | tuple) else ()

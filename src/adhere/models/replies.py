@@ -11,17 +11,20 @@ Servers differ and break. The rules here, for a JSON reply and for a stream alik
   no answer.
 * A `finish_reason` that says that the server broke off is Overloaded, so it is tried again.
 * Token counts that are no whole numbers from 0 on count 0.
+* A prefill that the server sends back is left out, and so is a stop string that was asked for and
+  all behind it: some servers leave it in or go on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adhere.chat import Completion, OnDelta, Usage
 from adhere.errors import Filtered, Garbage, Overloaded
+from adhere.models.thinking import split_thought
 
 _LENGTH = frozenset({"length", "max_tokens", "max_length", "model_length"})
 _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "network_error"})
@@ -29,9 +32,15 @@ _MOST_TOKENS = 10**9  # more than any reply has; a larger count is a mistake
 
 
 def read_completion(
-    data: Any, *, where: str, max_tokens: int | None, prefill: str = "", seconds: float = 0.0
+    data: Any,
+    *,
+    where: str,
+    max_tokens: int | None,
+    prefill: str = "",
+    stop: Sequence[str] = (),
+    seconds: float = 0.0,
 ) -> Completion:
-    """The one completion of a reply; its text without a prefill that the server sent back.
+    """The one completion of a reply: the continuation of `prefill`, up to the first of `stop`.
 
     `where` names the server in errors. `max_tokens` is the limit that was asked for. Raises
     Garbage, Filtered, Overloaded.
@@ -56,6 +65,9 @@ def read_completion(
     finish = _finish(choice.get("finish_reason"), where, limited=limited)
     if prefill and text.startswith(prefill):
         text = text[len(prefill) :]
+    text, stopped = _before_stop(text, stop)
+    if stopped and finish == "length":
+        finish = "stop"  # the limit came only behind the text's end
     reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
     return Completion(
         text=_sound(text),
@@ -64,6 +76,21 @@ def read_completion(
         reasoning=_sound(reasoning) if isinstance(reasoning, str) else "",
         tool_calls=tuple(calls),
     )
+
+
+def split_off_thought(completion: Completion, mark: str) -> Completion:
+    """The completion with what stands before `mark` as its reasoning, so that methods see one form.
+
+    Without the mark it stays as it is. An opening tag that goes with the mark is left out.
+    """
+    split = split_thought(completion.text, mark)
+    if not split.closed:
+        return completion
+    thought = split.thought.strip()
+    if mark.startswith("</"):
+        thought = thought.removeprefix(mark.replace("</", "<", 1)).strip()
+    pieces = (completion.reasoning, thought)
+    return replace(completion, text=split.answer, reasoning="\n\n".join(p for p in pieces if p))
 
 
 @dataclass
@@ -137,6 +164,12 @@ def _finish(value: Any, where: str, *, limited: bool) -> str:
     if value in _BROKEN_OFF:
         raise Overloaded(f"{where}: the server broke the answer off (finish_reason {value!r})")
     return "length" if value in _LENGTH else value
+
+
+def _before_stop(text: str, stop: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first stop string, and whether there was one."""
+    found = [at for s in stop if s and (at := text.find(s)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)
 
 
 def _counts(usage: Any) -> tuple[int, int, int]:
