@@ -435,8 +435,9 @@ class Reward:
 
 @runtime_checkable
 class RewardModel(Model, Protocol):
-    """A model that scores answers. Its `capabilities` hold REWARD; one that cannot also write text
-    raises BadInput in `sample`.
+    """A model that scores answers.
+
+    Its `capabilities` hold REWARD; one that cannot also write text raises BadInput in `sample`.
     """
 
     @property

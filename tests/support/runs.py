@@ -37,6 +37,7 @@ def plan(folder: Path, server: FakeServer, **fields: Any) -> Plan:
     """A plan in which the same server answers and judges, by two names."""
     base: dict[str, Any] = {
         "spec": folder / "spec.md",
+        "order": "spec_first",
         "prompts": folder / "p.jsonl",
         "models": [{"model": "openai:policy", "base_url": server.url, "prefill": "none"}],
         "methods": ["raw", "vanilla"],

@@ -35,7 +35,7 @@ class RepairConfig(MethodConfig):
 
     rounds: int = Field(2, ge=1, le=20, description="most attempts at mending")
     rules: tuple[str, ...] | None = Field(None, description="ids of the rules to look at; all")
-    order: Order = "spec_first"
+    order: Order = "question_first"
 
 
 class Repair:

@@ -1,4 +1,4 @@
-"""Scoring candidates by the rules' own checks: the selector of `best_of_n` and `repair`.
+"""Scoring a text by the rules' own checks: what `repair` goes by, and a selector of candidates.
 
 The same checks score the answer in the end, so this is an *oracle* selector, and every table
 says so. `rules` limits it to some rules; the others are then an honest held-out measure.

@@ -2,14 +2,17 @@
 
 from adhere.records.database import SCHEMA_VERSION
 from adhere.records.journal import DrawStore, Journal, draw_key
+from adhere.records.rewards import RewardJournal, reward_key
 from adhere.records.run_folder import RunFolder, read_run_record, row_key
 
 __all__ = [
     "SCHEMA_VERSION",
     "DrawStore",
     "Journal",
+    "RewardJournal",
     "RunFolder",
     "draw_key",
     "read_run_record",
+    "reward_key",
     "row_key",
 ]

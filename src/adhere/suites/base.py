@@ -1,9 +1,16 @@
-"""`Suite`: a named list of cases, with the spec that belongs to them where there is one."""
+"""`Suite`: a named list of cases, with the spec that belongs to them where there is one.
+
+A suite that is loaded by its name is a class with `name`, a pydantic `Config` and `load`, which
+returns one `Suite` for each part that has a spec of its own.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict
 
 from adhere.chat import Case, digest
 from adhere.spec import Specification
@@ -34,3 +41,19 @@ class Suite:
                 for case in self.cases
             ]
         )
+
+
+class SuiteConfig(BaseModel):
+    """Base of all suite configurations: unknown keys are errors, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SuiteSource(Protocol):
+    """Where the cases of a named suite come from; made from its options, a `Config`."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type[Any]]
+
+    def load(self) -> list[Suite]:
+        """Read and check everything. Raises BadInput that names the place of the first mistake."""

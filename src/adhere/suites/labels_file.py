@@ -7,8 +7,7 @@ whole file is read and checked before anything is done with it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +15,23 @@ from typing import Any
 
 from adhere.chat import Mark, Message, digest, messages_from, user
 from adhere.errors import BadInput
+from adhere.suites.reading import json_lines, parse_object
+
+__all__ = [
+    "KEYS",
+    "ROW_KEYS",
+    "Label",
+    "answer_id",
+    "item_id",
+    "read_labels",
+    "read_mark",
+    "resume_labels",
+]
 
 KEYS = (
     "prompt", "messages", "response", "rule", "mark", "weight", "stratum", "labeler", "row",
 )  # fmt: skip
 ROW_KEYS = ("suite", "case", "model", "method", "repeat")
-LONGEST_LINE = 4 * 1024 * 1024
 HEAVIEST = 1e15
 _EXAMPLE = (
     'For example: {"prompt": "My head hurts.", "response": "Take...", '
@@ -120,46 +130,6 @@ def _read(path: Path, *, drop_torn: bool) -> tuple[list[Label], bool]:
         seen[key] = number
         labels.append(label)
     return labels, False
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, str, bool]]:
-    """Number, text, and whether it is whole, of each line that is not blank. Raises BadInput."""
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while raw := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(raw) > LONGEST_LINE:
-                    raise BadInput.at(
-                        path, number, "a line of more than 4 MB", "one JSON object a line"
-                    )
-                if not raw.strip():
-                    continue
-                try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise BadInput.at(
-                        path, number, f"bytes that are no UTF-8 ({error.reason})", "UTF-8 text"
-                    ) from None
-                yield number, text, raw.endswith(b"\n")
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-
-
-def parse_object(path: Path, number: int, text: str, example: str) -> dict[str, Any]:
-    """The JSON object on one line. Raises BadInput."""
-    try:
-        data: Any = json.loads(text, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        found = f"broken JSON ({error})"
-        raise BadInput.at(path, number, found, "one JSON object a line") from None
-    if not isinstance(data, dict):
-        raise BadInput.at(path, number, type(data).__name__, f"an object such as {example}")
-    return data
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def read_mark(path: Path, number: int, value: Any) -> Mark:

@@ -7,18 +7,15 @@ whole file is read and checked before anything runs.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from adhere.chat import Case, Message, digest, messages_from, user
 from adhere.errors import BadInput
 from adhere.suites.base import Suite
+from adhere.suites.reading import json_lines, parse_object
 
 KEYS = ("prompt", "messages", "id", "label", "reference", "judged_prompt")
-LONGEST_LINE = 4 * 1024 * 1024
-LABELS_WITH_SUBSETS = ("unsafe", "safe")
+_HINT = "Nothing was run."
 
 
 def load_prompts(path: str | Path) -> Suite:
@@ -27,17 +24,8 @@ def load_prompts(path: str | Path) -> Suite:
     cases: list[Case] = []
     lines: dict[str, int] = {}
     prompts: dict[str, int] = {}
-    for number, raw in _lines(path):
-        if not raw.strip():
-            continue
-        case = _case(path, number, raw)
-        if case.id in lines:
-            raise BadInput.at(
-                path,
-                number,
-                f"the id {case.id!r}, which line {lines[case.id]} has too",
-                "an id once",
-            )
+    for number, text, _ in json_lines(path, hint="Give a JSONL file with --prompts."):
+        case = _case(path, number, text)
         asked = digest([m.to_dict() for m in case.messages])
         if asked in prompts:
             # Two copies would share their draws: one answer, counted as two.
@@ -47,6 +35,13 @@ def load_prompts(path: str | Path) -> Suite:
                 f"the same prompt as in line {prompts[asked]}",
                 "each prompt once",
                 hint="For several answers to each prompt use --repeats.",
+            )
+        if case.id in lines:
+            raise BadInput.at(
+                path,
+                number,
+                f"the id {case.id!r}, which line {lines[case.id]} has too",
+                "an id once",
             )
         prompts[asked] = number
         lines[case.id] = number
@@ -59,39 +54,11 @@ def load_prompts(path: str | Path) -> Suite:
     return Suite(path.stem, tuple(cases))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while raw := file.readline(LONGEST_LINE + 1):
-                number += 1
-                if len(raw) > LONGEST_LINE:
-                    raise BadInput.at(
-                        path, number, "a line of more than 4 MB", "one JSON object a line"
-                    )
-                try:
-                    text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise BadInput.at(
-                        path, number, f"bytes that are no UTF-8 ({error.reason})", "UTF-8 text"
-                    ) from None
-                yield number, text
-    except OSError as error:
-        raise BadInput(
-            f"{path}: cannot be read ({error.strerror})", hint="Give a JSONL file with --prompts."
-        ) from None
-
-
-def _case(path: Path, number: int, raw: str) -> Case:
+def _case(path: Path, number: int, text: str) -> Case:
     def wrong(found: str, expected: str) -> BadInput:
-        return BadInput.at(path, number, found, expected, hint="Nothing was run.")
+        return BadInput.at(path, number, found, expected, hint=_HINT)
 
-    try:
-        data: Any = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise wrong(f"broken JSON ({error})", "one JSON object a line") from None
-    if not isinstance(data, dict):
-        raise wrong(f"{type(data).__name__}", 'an object such as {"prompt": "..."}')
+    data = parse_object(path, number, text, '{"prompt": "..."}', hint=_HINT)
     if unknown := sorted(set(data) - set(KEYS)):
         raise wrong(f"the key {unknown[0]!r}", "only " + ", ".join(KEYS))
     if ("prompt" in data) == ("messages" in data):

@@ -16,7 +16,7 @@ from typing import Any
 from adhere.chat import Case, Message, digest, messages_from, user
 from adhere.errors import BadInput
 from adhere.suites.base import Suite
-from adhere.suites.labels_file import json_lines, parse_object
+from adhere.suites.reading import json_lines, parse_object
 
 KEYS = (
     "prompt", "response", "messages", "id", "label", "reference", "judged_prompt", "model",
