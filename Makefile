@@ -42,5 +42,6 @@ clean:
 	@touch $@
 
 .venv/dev.stamp: .venv/local.stamp
+	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[dev]'
 	@touch $@

@@ -19,6 +19,7 @@ Two families:
 | Timeout         | no whole answer in time, after retries            | yes     | when 20 in a row |
 | Truncated       | the token budget was spent before an answer began | no      | no |
 | Filtered        | the server's content filter withheld the answer   | no      | no |
+| Unmatched       | an equal-tokens control found no answer to match  | no      | no |
 | ContextTooLong  | the prompt does not fit the model                 | no      | when 20 in a row |
 | Garbage         | the server's reply is not what the protocol says  | yes     | when 20 in a row |
 | Bug             | this program is wrong; please report it           | no      | when 20 in a row |
@@ -134,6 +135,10 @@ class Truncated(CallError):
 
 class Filtered(CallError):
     """A content filter withheld the answer."""
+
+
+class Unmatched(CallError):
+    """An answer that was to use as many tokens as another one, which did not come about."""
 
 
 class ContextTooLong(CallError):

@@ -39,6 +39,7 @@ def run(folder, server, n, *, methods=("raw",), **limits):
         None,
         {
             "spec": folder / "spec.md",
+            "order": "spec_first",
             "prompts": [folder / "prompts.jsonl"],
             "models": [{"model": "openai:m", "base_url": server.url, "prefill": "none"}],
             "methods": list(methods),

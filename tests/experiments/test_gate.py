@@ -167,6 +167,7 @@ def make_run(folder, name, reply, *, spec=SPEC, prompts=200, **more):
     with FakeServer(handler) as server:
         plan = {
             "spec": folder / "spec.md",
+            "order": "spec_first",
             "prompts": [folder / "prompts.jsonl"],
             "models": [{"model": "openai:m", "base_url": server.url, "prefill": "none"}],
             "methods": ["vanilla"],

@@ -66,9 +66,10 @@ def real(tmp_path_factory):
     with FakeServer(reply) as server:
         plan = {
             "spec": folder / "spec.md",
+            "order": "spec_first",
             "prompts": [folder / "prompts.jsonl"],
             "models": [{"model": "openai:m", "base_url": server.url, "prefill": "none"}],
-            "methods": ["raw", "vanilla", "best_of_n:n=2"],
+            "methods": ["raw", "vanilla", "best_of_n:selector=checks,n=2"],
             "out": folder / "run",
             "limits": {"attempts": 1, "timeout": 5},
         }

@@ -41,6 +41,7 @@ def write_prompts(folder, texts):
 def run(files, server, methods=("vanilla",), out="run", **more):
     plan = {
         "spec": files / "spec.md",
+        "order": "spec_first",
         "prompts": [files / "prompts.jsonl"],
         "models": [{"model": "openai:m", "base_url": server.url, "prefill": "none"}],
         "methods": list(methods),
@@ -159,7 +160,7 @@ def test_a_half_done_method_keeps_the_folder_unfinished(files):
 
 def test_repeats_share_draws_between_methods_and_do_not_overlap(files):
     with FakeServer() as server:
-        run(files, server, ["vanilla", "best_of_n:n=3"], repeats=2)
+        run(files, server, ["vanilla", "best_of_n:selector=checks,n=3"], repeats=2)
         # 4 prompts, 2 repeats, 3 candidates; the vanilla answer is the first of them.
         assert len(server.calls) == 24
 
@@ -171,7 +172,7 @@ def test_one_withheld_candidate_does_not_lose_the_row(files):
         return Reply("x", finish="content_filter") if next(withheld, False) else Reply("fine")
 
     with FakeServer(reply) as server:
-        result = run(files, server, ["best_of_n:n=3"], limits={"concurrency": 1, "attempts": 1})
+        result = run(files, server, ["best_of_n:selector=checks,n=3"], limits={"concurrency": 1, "attempts": 1})
     assert table(result, "best_of_n")["n_scored"] == 4
 
 

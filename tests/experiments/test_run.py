@@ -46,6 +46,7 @@ def run(files, server, methods=("vanilla",), **more):
         None,
         {
             "spec": files / "spec.md",
+            "order": "spec_first",
             "prompts": [files / "prompts.jsonl"],
             "models": [{"model": "openai:m", "base_url": server.url, "prefill": "none"}],
             "methods": list(methods),
@@ -111,7 +112,7 @@ def test_methods_share_draws_and_a_new_method_extends_the_run(files):
     with FakeServer(by_question) as server:
         run(files, server)
         assert len(server.calls) == 6
-        result = run(files, server, ["vanilla", "best_of_n:n=2"])
+        result = run(files, server, ["vanilla", "best_of_n:selector=checks,n=2"])
         # The first candidate is the vanilla answer, which is on record.
         assert len(server.calls) == 12
     assert len(rows_of(files)) == 12

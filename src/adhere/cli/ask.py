@@ -15,11 +15,11 @@ from rich.markup import escape
 from adhere.chat import Answer, Capability, Role, Unscored, user
 from adhere.cli import options
 from adhere.errors import BadInput
+from adhere.experiments.inputs import make_method
 from adhere.experiments.plan import SamplingPlan, parse_method
 from adhere.experiments.plan_file import DEFAULT_FILE, explain, read_plan
 from adhere.judging import check_verdict
-from adhere.methods import load_method
-from adhere.methods.base import Delta, Event, Method, Request, StepDone, StepStarted
+from adhere.methods.base import Delta, Event, Method, Order, Request, StepDone, StepStarted
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
 from adhere.prompting import Prompts
@@ -63,7 +63,7 @@ def ask(
     given = options.sampling_fields(temperature, max_tokens, seed)
     try:
         parsed = parse_method(method)
-        config, specification, sampling, prompts = _setup(
+        config, specification, sampling, prompts, order = _setup(
             spec, model, (base_url, api_key_env, prefill, chat_template)
         )
         sampling = SamplingPlan(**{**sampling.model_dump(), **given})
@@ -78,7 +78,7 @@ def ask(
         prompts=prompts,
     )
     console = Console(stderr=True, quiet=quiet, highlight=False)
-    chosen = load_method(parsed["method"], parsed["options"])
+    chosen = make_method(parsed, order)
     answer = asyncio.run(_answer(config, chosen, request, console))
     if not quiet:
         _show_marks(console, specification, prompt, answer)
@@ -88,9 +88,10 @@ def ask(
 
 def _setup(
     spec: Path | None, model: str | None, server: tuple[Any, Any, Any, Any]
-) -> tuple[ModelConfig, Specification, SamplingPlan, Prompts]:
-    """Model, spec, sampling and prompts: the options', else adhere.yaml's, else defaults."""
+) -> tuple[ModelConfig, Specification, SamplingPlan, Prompts, Order]:
+    """Model, spec, sampling, prompts, order: the options', else adhere.yaml's, else defaults."""
     sampling, prompts = SamplingPlan(), Prompts()
+    order: Order = "question_first"
     config: ModelConfig | None = None
     if Path(DEFAULT_FILE).is_file():
         plan = read_plan(Path(DEFAULT_FILE), {})
@@ -98,6 +99,7 @@ def _setup(
         sampling = plan.sampling
         config = plan.models[0]
         prompts = Prompts(plan.prompts_dir)
+        order = plan.order
     if model is not None or config is None:
         fields = options.model_fields([model or DEFAULT_MODEL], *server) or []
         config = ModelConfig(**fields[0])
@@ -106,7 +108,7 @@ def _setup(
             "found no spec; expected --spec FILE, or adhere.yaml in this folder",
             hint="`adhere init` makes a starter folder.",
         )
-    return config, load_spec(spec), sampling, prompts
+    return config, load_spec(spec), sampling, prompts, order
 
 
 async def _answer(

@@ -9,9 +9,9 @@ from cyclopts import Parameter
 
 from adhere.cli import options
 from adhere.cli.watch import watch_run
+from adhere.experiments.benchmark import evaluate_plan
 from adhere.experiments.plan import Plan
 from adhere.experiments.plan_file import DEFAULT_FILE, read_plan
-from adhere.experiments.run import run_experiment
 
 
 def evaluate(
@@ -24,12 +24,20 @@ def evaluate(
         list[Path] | None,
         Parameter(negative=(), help="JSON lines with `prompt` or `messages`; may be repeated"),
     ] = None,
+    suite: Annotated[
+        list[str] | None,
+        Parameter(
+            negative=(),
+            help="NAME[:key=value,...], e.g. specbench:path=DIR,scenarios=Health; may be repeated",
+        ),
+    ] = None,
     model: options.Model = None,
     method: Annotated[
         list[str] | None,
         Parameter(
             negative=(),
-            help="[LABEL=]NAME[:key=value,...], e.g. align3 or best_of_n:n=4; may be repeated",
+            help="[LABEL=]NAME[:key=value,...], e.g. align3 or self_refine:iterations=3; may be "
+            "repeated",
         ),
     ] = None,
     out: Annotated[Path | None, Parameter(help="the run's folder")] = None,
@@ -37,6 +45,10 @@ def evaluate(
     api_key_env: options.ApiKeyEnv = None,
     prefill: options.Prefill = None,
     chat_template: options.ChatTemplate = None,
+    order: Annotated[
+        str | None,
+        Parameter(help="where the rules stand: question_first (published, default) or spec_first"),
+    ] = None,
     temperature: options.Temperature = None,
     max_tokens: options.MaxTokens = None,
     seed: options.Seed = None,
@@ -61,7 +73,12 @@ def evaluate(
     judge_mode: options.JudgeMode = None,
     judge_base_url: options.JudgeBaseUrl = None,
     judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge_compat: options.JudgeCompat = None,
     calibration: options.Calibration = None,
+    reward: options.Reward = None,
+    reward_kind: options.RewardKind = None,
+    reward_base_url: options.RewardBaseUrl = None,
+    reward_api_key_env: options.RewardApiKeyEnv = None,
     reuse: Annotated[
         Path | None,
         Parameter(help="an earlier run: what an edited spec did not change is taken from it"),
@@ -73,6 +90,10 @@ def evaluate(
     max_tokens_total: options.MaxTokensTotal = None,
     max_cost: options.MaxCost = None,
     deadline: options.Deadline = None,
+    until_ci: Annotated[
+        float | None,
+        Parameter(help="stop when every method's SAR is known to this, plus or minus (e.g. 0.05)"),
+    ] = None,
     quiet: options.Quiet = False,
 ) -> int:
     """Measure methods on prompts under a spec.
@@ -85,11 +106,15 @@ def evaluate(
           --method vanilla --method repair --method align3 --out runs/first
       adhere eval --model openai:qwen3-14b --base-url http://127.0.0.1:8000/v1
       adhere eval --judge openai:gpt-4.1 --dry-run --prices prices.yaml
+      adhere eval --suite specbench:path=data/SpecBench --model openai:qwen3-14b --method vanilla
+          --judge openai:gpt-4.1 --judge-compat official --out runs/specbench
       adhere eval --reuse runs/first --out runs/second      after an edit of the spec
     """
     given: dict[str, Any] = {
         "spec": spec,
         "prompts": prompts,
+        "suites": suite,
+        "order": order,
         "models": options.model_fields(model, base_url, api_key_env, prefill, chat_template),
         "methods": method,
         "out": out,
@@ -104,11 +129,14 @@ def evaluate(
         "na_policy": na_policy,
         "prompts_dir": prompts_dir,
         "max_unscored": max_unscored,
-        "judge": options.judge_fields(judge, judge_mode, judge_base_url, judge_api_key_env),
+        "judge": options.judge_fields(
+            judge, judge_mode, judge_base_url, judge_api_key_env, compat=judge_compat
+        ),
+        "reward": options.reward_fields(reward, reward_kind, reward_base_url, reward_api_key_env),
         "calibration": calibration,
         "reuse": reuse,
         "prices": prices,
-        "stop": options.stop_fields(max_tokens_total, max_cost, deadline),
+        "stop": options.stop_fields(max_tokens_total, max_cost, deadline, until_ci),
     }
     file = config or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
     options.need_model(base_url, model)
@@ -116,7 +144,7 @@ def evaluate(
     if dry_run:
         return show_estimate(plan)
     return watch_run(
-        lambda listener: run_experiment(plan, listener), max_unscored=plan.max_unscored, quiet=quiet
+        lambda listener: evaluate_plan(plan, listener), max_unscored=plan.max_unscored, quiet=quiet
     )
 
 

@@ -26,6 +26,7 @@ def judge(
     judge_base_url: options.SoleJudgeBaseUrl = None,
     judge_api_key_env: options.SoleJudgeApiKeyEnv = None,
     output: options.JudgeOutput = None,
+    judge_compat: options.JudgeCompat = None,
     config: Annotated[
         Path | None, Parameter(help="a plan (adhere.yaml) whose judge and limits are taken")
     ] = None,
@@ -60,7 +61,9 @@ def judge(
         "responses": responses,
         "run": run,
         "spec": spec,
-        "judge": options.judge_fields(judge, judge_mode, judge_base_url, judge_api_key_env, output),
+        "judge": options.judge_fields(
+            judge, judge_mode, judge_base_url, judge_api_key_env, output, judge_compat
+        ),
         "out": out,
         "calibration": calibration,
         "alpha": alpha,

@@ -30,11 +30,11 @@ ApiKeyEnv = Annotated[
 ]
 Prefill = Annotated[
     str | None,
-    Parameter(help="how the server takes a begun answer: auto, completions, chat, none"),
+    Parameter(help="how the server takes a begun answer: auto, completions, chat, prefix, none"),
 ]
 ChatTemplate = Annotated[
     Path | None,
-    Parameter(help="the model's chat template (Jinja file or tokenizer_config.json)"),
+    Parameter(help="the model's chat template (Jinja file, tokenizer_config.json, or its folder)"),
 ]
 Temperature = Annotated[float | None, Parameter(help="sampling temperature (default 0.7)")]
 MaxTokens = Annotated[int | None, Parameter(help="longest answer in tokens (default 512)")]
@@ -54,6 +54,28 @@ JudgeMode = Annotated[
 JudgeBaseUrl = Annotated[str | None, Parameter(help="the judge's server, as --base-url")]
 JudgeApiKeyEnv = Annotated[
     str | None, Parameter(help="the variable that holds the judge's key, as --api-key-env")
+]
+JudgeCompat = Annotated[
+    str | None,
+    Parameter(
+        help="strict: only a reply that can be read in one way (default); official: as the "
+        "published SpecBench code reads it"
+    ),
+]
+Reward = Annotated[
+    str | None,
+    Parameter(
+        help="a model that scores candidates for best_of_n and tpo: openai:NAME, local:NAME or "
+        "transformers:FOLDER"
+    ),
+]
+RewardKind = Annotated[
+    str | None,
+    Parameter(help="how its server is asked: auto, pooling, classify; judge: a chat model judges"),
+]
+RewardBaseUrl = Annotated[str | None, Parameter(help="the reward model's server, as --base-url")]
+RewardApiKeyEnv = Annotated[
+    str | None, Parameter(help="the variable that holds the reward model's key, as --api-key-env")
 ]
 # Where the judge is the only model, the plain names mean it too.
 SoleJudgeMode = Annotated[
@@ -104,6 +126,7 @@ def judge_fields(
     base_url: str | None,
     api_key_env: str | None,
     output: str | None = None,
+    compat: str | None = None,
 ) -> dict[str, Any] | None:
     """The judge's fields that were given."""
     given = {
@@ -112,15 +135,29 @@ def judge_fields(
         "base_url": base_url,
         "api_key_env": api_key_env,
         "output": output,
+        "compat": compat,
     }
     return {k: v for k, v in given.items() if v is not None} or None
 
 
+def reward_fields(
+    reward: str | None, kind: str | None, base_url: str | None, api_key_env: str | None
+) -> dict[str, Any] | None:
+    """The reward model's fields that were given."""
+    given = {"model": reward, "kind": kind, "base_url": base_url, "api_key_env": api_key_env}
+    return {k: v for k, v in given.items() if v is not None} or None
+
+
 def stop_fields(
-    tokens: int | None, cost: float | None, deadline: str | None
+    tokens: int | None,
+    cost: float | None,
+    deadline: str | None,
+    half_width: float | None = None,
 ) -> dict[str, Any] | None:
     """When to stop, as the plan takes it. Raises BadInput."""
-    given = {"tokens": tokens, "cost": cost, "seconds": _seconds(deadline)}
+    given = {
+        "tokens": tokens, "cost": cost, "seconds": _seconds(deadline), "half_width": half_width
+    }  # fmt: skip
     return {k: v for k, v in given.items() if v is not None} or None
 
 

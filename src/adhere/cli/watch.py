@@ -20,10 +20,12 @@ from rich.progress import (
 
 from adhere.cli.console import wide_console
 from adhere.errors import EXIT_INCOMPLETE
+from adhere.experiments.benchmark import BenchmarkResult
 from adhere.experiments.phases import Listener
 from adhere.experiments.run import RunResult
 
-Start = Callable[[Listener], Coroutine[Any, Any, RunResult]]
+Result = RunResult | BenchmarkResult
+Start = Callable[[Listener], Coroutine[Any, Any, Result]]
 
 
 def watch_run(start: Start, *, max_unscored: float, quiet: bool = False) -> int:
@@ -43,8 +45,11 @@ def watch_run(start: Start, *, max_unscored: float, quiet: bool = False) -> int:
     return result.exit_code
 
 
-def show(result: RunResult) -> None:
+def show(result: Result) -> None:
     """Print headline, table and where the files are."""
+    if isinstance(result, BenchmarkResult):
+        _show_benchmark(result)
+        return
     from adhere.reporting import headline, summary_table, to_rich
 
     out = wide_console()
@@ -55,6 +60,20 @@ def show(result: RunResult) -> None:
     out.print()
     out.print(headline(result.summary), highlight=False)
     out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _show_benchmark(result: BenchmarkResult) -> None:
+    from adhere.reporting.benchmark import benchmark_text_table
+
+    out = wide_console()
+    if result.did_nothing:
+        out.print(f"{result.folder}: already finished; nothing was run.", highlight=False)
+    if result.table:
+        out.print()
+        out.print(benchmark_text_table(result.table))
+        out.print()
+        out.print(result.table.get("headline", ""), highlight=False, markup=False)
+        out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 class Watch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adhere.chat import Answer, Case, Model, Outcome, Role
+from adhere.chat import Answer, Case, Models, Outcome, Role
 from adhere.errors import (
     AdhereError,
     Bug,
@@ -14,8 +14,10 @@ from adhere.errors import (
     Filtered,
     Stopped,
     Truncated,
+    Unmatched,
 )
 from adhere.experiments.inputs import Arm, Inputs
+from adhere.experiments.roles import scored_by_itself
 from adhere.methods.base import Request
 from adhere.records import SCHEMA_VERSION
 from adhere.records.run_folder import Key
@@ -23,12 +25,21 @@ from adhere.spec import looks_like_refusal
 
 
 async def answer_row(
-    inputs: Inputs, key: Key, case: Case, arm: Arm, model: Model
+    inputs: Inputs,
+    key: Key,
+    case: Case,
+    arm: Arm,
+    models: Models,
+    *,
+    spend: int | None = None,
+    roles: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Answer one case; whatever goes wrong with it is part of the row.
 
-    The row has no marks yet (`experiments/marking.py`). Raises DiskFull and Stopped only: without
-    a journal, or without leave to go on, there is no row.
+    `spend`: tokens to use up (`Request.spend`); 0 when the answer to follow did not come about.
+    `roles`: the labels of the models that play further roles. The row has no marks yet
+    (`experiments/marking.py`). Raises DiskFull and Stopped only: without a journal, or without
+    leave to go on, there is no row.
     """
     plan = inputs.plan
     request = Request(
@@ -39,10 +50,13 @@ async def answer_row(
         budget=plan.budget.budget(),
         draw=key[4],
         reference=case.reference,
+        spend=spend,
     )
     answer, error, outcome, reason = Answer(""), None, Outcome.SCORED, ""
     try:
-        answer = await arm.method.answer(request, {Role.POLICY: model})
+        if spend == 0:
+            raise Unmatched(f"{arm.equal_tokens_to} has no answer here whose tokens could be used")
+        answer = await arm.method.answer(request, models)
     except (DiskFull, Stopped):
         raise
     except Truncated as caught:
@@ -64,7 +78,10 @@ async def answer_row(
         outcome, reason = Outcome.UNSCORED, NOT_JUDGED
         if not answer.text.strip():
             judged, reason = True, "the answer is empty"
-    variant = getattr(arm.method, "variant", None)
+    variant_of = getattr(arm.method, "variant", None)
+    variant = variant_of(models[Role.POLICY].capabilities) if variant_of else ""
+    if not variant and answer.facts.get("close") == "forced":
+        variant = "forced close"
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": key[0],
@@ -72,13 +89,16 @@ async def answer_row(
         "label": case.label,
         "model": key[2],
         "method": key[3],
-        "variant": variant(model.capabilities) if variant else "",
-        "oracle": bool(getattr(arm.method, "oracle", False)),
+        "variant": variant,
+        "oracle": bool(getattr(arm.method, "oracle", False))
+        or (Role.REWARD in arm.method.requires and scored_by_itself(inputs)),
+        "roles": {role: label for role, label in (roles or {}).items() if role in answer.usage},
         "repeat": key[4],
         "messages": [m.to_dict() for m in case.messages],
         "prompt": case.prompt,
         "reference": case.reference,
         "judged_prompt": case.judged_prompt,
+        "judge_note": case.judge_note,
         "text": answer.text,
         "thought": answer.thought,
         "steps": [step.to_dict() for step in answer.steps],

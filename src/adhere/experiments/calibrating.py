@@ -51,6 +51,7 @@ async def judge_labels(plan: JudgingPlan, listener: Listener | None = None) -> R
     """Ask the plan's judge about the labeled answers (`plan.responses` is the labels file)."""
     assert plan.responses is not None
     labels = read_labels(plan.responses)
+    assert plan.spec is not None  # a judging plan has one
     spec = load_spec(plan.spec)
     for label in labels:
         if label.rule not in spec.by_id:

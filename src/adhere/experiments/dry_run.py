@@ -9,23 +9,36 @@ from typing import Any
 
 from adhere.chat import Answer
 from adhere.experiments.answering import worth_retrying
-from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, measure
-from adhere.experiments.inputs import Inputs, read_inputs
+from adhere.experiments.benchmark import part_plan
+from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, measure, together
+from adhere.experiments.inputs import Inputs, read_inputs, read_parts
 from adhere.experiments.marking import waits_for_judge
 from adhere.experiments.plan import Plan
+from adhere.experiments.roles import check_needs
 from adhere.judging import ModelJudge
 from adhere.records import row_key
 from adhere.records.run_folder import RESULTS_FILE, SUMMARY_FILE
 
 
 def estimate_plan(plan: Plan) -> Estimate:
-    """The estimate of what is left of a plan. Raises BadInput as the run itself would."""
-    inputs = read_inputs(plan)
+    """The estimate of what is left of a plan, all its parts together.
+
+    Raises BadInput as the run itself would.
+    """
+    parts = read_parts(plan)
+    if len(parts) < 2:
+        return _estimate(plan, read_inputs(plan, *parts))
+    plans = [(part_plan(plan, part.name), part) for part in parts]
+    return together([_estimate(made, read_inputs(made, part)) for made, part in plans])
+
+
+def _estimate(plan: Plan, inputs: Inputs) -> Estimate:
+    check_needs(inputs)
     rows = _rows(plan.out)
     done = {row_key(row) for row in rows if not worth_retrying(row)}
     # How fast and how long calls are is best known from the rows there are.
     known = rows or (_rows(plan.reuse) if plan.reuse else [])
-    keys = inputs.keys()
+    keys = inputs.row_keys()
     left = sum(key not in done for key in keys)
     left += sum(waits_for_judge(row) for row in rows if row_key(row) in done)
     return estimate(

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from adhere.chat import Capability, Usage
+from adhere.chat import Capability, Role, Usage
 from adhere.experiments.inputs import Arm, Inputs
 from adhere.experiments.pricing import Prices
 from adhere.experiments.sizes import CHARACTERS_HIGH, CHARACTERS_LOW, MESSAGE_HIGH, Sizes
@@ -94,17 +94,34 @@ def estimate(
     sizes = Sizes(inputs.spec, inputs.prompts)
     done = set(done)
     lines: list[Line] = []
+    rewarded: list[Line] = []
     for model in inputs.plan.models:
         known = (capabilities or {}).get(model.label)
         ways = dict.fromkeys(
             tuple(_plan(arm, able, inputs) for arm in inputs.arms)
             for able in ([known] if known is not None else possible_capabilities(model))
         )
-        drafts = [Tally(inputs, model, plans, sizes, done).lines() for plans in ways]
+        drafts = [
+            Tally(inputs, model, [_of_role(p, Role.POLICY) for p in plans], sizes, done).lines()
+            for plans in ways
+        ]
         merged = [either(same) for same in zip(*drafts, strict=True)]
+        reward = [
+            Tally(inputs, model, [_of_role(p, Role.REWARD) for p in plans], sizes, done).lines()
+            for plans in ways
+        ]
+        rewarded += [either(same) for same in zip(*reward, strict=True)]
         at_once = max((plan.at_once for plans in ways for plan in plans if plan), default=1)
         room = min(_concurrency(inputs, model), at_once * max(1, sum(x.rows for x in merged)))
         lines += [_priced(x, (model.label, model.model), prices, measured, room) for x in merged]
+    if (scorer := inputs.plan.reward) is not None:
+        lines += [
+            _priced(
+                replace(line, model=scorer.label, role=Role.REWARD.value),
+                (scorer.label, scorer.model), prices, None, _concurrency(inputs, scorer),
+            )
+            for line in rewarded if line.calls.high
+        ]  # fmt: skip
     answer = inputs.plan.sampling.max_tokens
     lines += [
         _priced(_judge_line(call, answer), (call.label,), prices, None, _slots(inputs, call))
@@ -118,8 +135,26 @@ def estimate(
     )
 
 
+def together(parts: Sequence[Estimate]) -> Estimate:
+    """The estimate of several runs as one: lines of the same model, method and role add up."""
+    lines: dict[tuple[str, str, str], Line] = {}
+    for line in (line for part in parts for line in part.lines):
+        key = (line.model, line.method, line.role)
+        lines[key] = lines[key].plus(line) if key in lines else line
+    total = parts[0].total
+    for part in parts[1:]:
+        total = total.plus(part.total)
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return Estimate(tuple(lines.values()), total, parts[0].currency, notes)
+
+
 def _plan(arm: Arm, able: frozenset[Capability], inputs: Inputs) -> CallPlan | None:
     """The arm's calls, or None for a method from elsewhere that does not say."""
+    if arm.equal_tokens_to:
+        # It spends what the other one spends; how many calls that makes depends on their lengths.
+        other = next(a for a in inputs.arms if a.label == arm.equal_tokens_to)
+        same = _plan(other, able, inputs)
+        return same and replace(same, why=f"about as many tokens as {other.label}")
     expected = getattr(arm.method, "expected_calls", None)
     plan: CallPlan | None = expected(able, inputs.spec) if expected else None
     return plan
@@ -138,12 +173,19 @@ def possible_capabilities(model: ModelConfig) -> list[frozenset[Capability]]:
     elif model.prefill == "none":
         prefills = [False]
     else:
-        sure = model.chat_template is not None or model.prefill in ("chat", "completions")
+        sure = model.chat_template is not None or model.prefill in ("chat", "completions", "prefix")
         prefills = [True] if sure else [True, False]
     base = {Capability.CHAT, Capability.STREAM}
     if thinks is not False:
         base.add(Capability.THINKS)
     return [frozenset(base | ({Capability.PREFILL} if p else set())) for p in prefills]
+
+
+def _of_role(plan: CallPlan | None, role: Role) -> CallPlan | None:
+    """The calls of one role alone. What does not say its calls is taken to ask the policy."""
+    if plan is None:
+        return CallPlan((), "") if role is not Role.POLICY else None
+    return replace(plan, calls=tuple(call for call in plan.calls if call.role == role))
 
 
 def _judge_line(call: JudgeCalls, answer: int) -> Line:

@@ -12,6 +12,7 @@ from adhere.experiments.inputs import Inputs
 from adhere.experiments.metrics import LEVEL
 from adhere.experiments.reusing import edits
 from adhere.experiments.spending import money_spent
+from adhere.experiments.stopping import early_stop
 from adhere.experiments.summary import summarise
 from adhere.experiments.trust import (
     SELF_JUDGED,
@@ -59,6 +60,7 @@ async def finish(
             "repeats": plan.repeats,
             "judge": judge,
             **({"judge_facts": judge_facts} if judge_facts else {}),
+            **({"reward": record["reward"]} if record.get("reward") else {}),
             **({"note": SELF_JUDGED} if self_judged(record) else {}),
             "baseline": baseline,
             "orders": _orders(record),
@@ -76,6 +78,7 @@ async def finish(
         ),
         prices=inputs.prices,
         expected=_expected(rows, keys, arms),
+        early=early_stop(inputs, {row_key(row): row for row in rows}),
         facts={
             "name": plan.out.name,
             "created": record["created"],
@@ -109,6 +112,8 @@ def _labels(record: Mapping[str, Any]) -> dict[str, str]:
     labels = {facts["identity"]: name for name, facts in record.get("models", {}).items()}
     if judge := record.get("judge"):
         labels[judge["model_identity"]] = judge["model"]
+    if reward := record.get("reward"):
+        labels[reward["identity"]] = reward["model"]
     return labels
 
 

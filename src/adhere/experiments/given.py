@@ -79,6 +79,7 @@ def _of_run(run: Path) -> tuple[list[Suite], Given]:
                 row["label"],
                 row.get("reference"),
                 row.get("judged_prompt"),
+                row.get("judge_note"),
             )
             cases.setdefault(row["suite"], {}).setdefault(row["case"], case)
             given[row_key(row)] = _unjudged(row)
@@ -124,6 +125,7 @@ def given_row(suite: str, answer: GivenAnswer) -> dict[str, Any]:
         "prompt": case.prompt,
         "reference": case.reference,
         "judged_prompt": case.judged_prompt,
+        "judge_note": case.judge_note,
         "text": answer.text,
         "thought": "",
         "steps": [],

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from adhere.errors import BadInput
-from adhere.experiments.plan import Plan, Settings
+from adhere.experiments.plan import MethodPlan, Plan, Settings
 from adhere.experiments.pricing import Prices, read_prices
 from adhere.experiments.scorer import Scorer
 from adhere.experiments.trust import read_calibration
 from adhere.judging import CheckJudge, Judge, ModelJudge
 from adhere.methods import Method, load_method
+from adhere.methods.base import Order
 from adhere.prompting import Prompts
 from adhere.records.run_folder import Key
 from adhere.spec import Specification, load_spec
-from adhere.suites import Suite, load_prompts
+from adhere.suites import Suite, load_prompts, suite_parts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Arm:
     label: str
     method: Method
     config: dict[str, Any]
+    equal_tokens_to: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Inputs:
     prices: Prices | None = None
     calibration: Mapping[str, Any] | None = None
 
-    def keys(self) -> list[Key]:
+    def row_keys(self) -> list[Key]:
         """All row keys of the plan, in the order of the results file."""
         return [
             (suite.name, case.id, model.label, arm.label, repeat)
@@ -67,24 +69,76 @@ class Inputs:
             "budget": self.plan.budget.model_dump(mode="json"),
             "suites": {suite.name: suite.digest for suite in self.suites},
             "methods": {arm.label: arm.config for arm in self.arms},
+            **({"reward": self.plan.reward.settings()} if self.plan.reward else {}),
             "model_settings": {m.label: m.settings() for m in self.plan.models},
             "models": {},
         }
 
 
-def read_inputs(plan: Plan) -> Inputs:
-    """Read spec, prompts, methods and templates. Raises BadInput before anything is written."""
+def read_inputs(plan: Plan, part: Suite | None = None) -> Inputs:
+    """Read spec, prompts, methods and templates. Raises BadInput before anything is written.
+
+    `part`: the one suite of this run, which brings its own spec (`read_parts`).
+    """
+    suites = [part] if part is not None else read_suites(plan)
     arms = []
     for item in plan.methods:
-        method = load_method(item.method, item.options)
+        method = make_method(item, plan.order)
         config = {"method": item.method, **method.config.model_dump(mode="json")}  # type: ignore[attr-defined]
-        arms.append(Arm(item.label, method, config))
-    return common_inputs(plan, [load_prompts(path) for path in plan.prompts], arms)
+        if item.equal_tokens_to:
+            config["equal_tokens_to"] = item.equal_tokens_to
+            if not getattr(method, "can_spend", False):
+                raise BadInput(
+                    f"method {item.label}: equal_tokens_to: {item.method} cannot use up a given "
+                    "number of tokens",
+                    hint="more_think and best_of_n can.",
+                )
+        arms.append(Arm(item.label, method, config, item.equal_tokens_to))
+    return common_inputs(plan, suites, arms)
+
+
+def make_method(item: MethodPlan, order: Order) -> Method:
+    """The method of a plan's line; `order` is where it puts the rules unless it says so itself."""
+    method = load_method(item.method, item.options)
+    fields = type(method.config).model_fields  # type: ignore[attr-defined]
+    if "order" in fields and "order" not in item.options:
+        method = load_method(item.method, {**item.options, "order": order})
+    return method
+
+
+def read_suites(plan: Plan) -> list[Suite]:
+    """Prompts files and the parts of suites, in the plan's order. Raises BadInput."""
+    found = [load_prompts(path) for path in plan.prompts]
+    for item in plan.suites:
+        found += suite_parts(item.suite, item.options)
+    names = [suite.name for suite in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(f"suites: {twice[0]!r} stands twice; expected each once")
+    return found
+
+
+def read_parts(plan: Plan) -> list[Suite]:
+    """The parts of the plan's suites that each bring a spec of their own; none under one spec.
+
+    Raises BadInput.
+    """
+    if plan.spec is not None:
+        return []
+    parts = read_suites(plan)
+    for part in parts:
+        if part.spec is None:
+            raise BadInput(
+                f"suite {part.name}: found no spec in it; expected --spec FILE",
+                hint="`adhere init` makes a starter spec.",
+            )
+    return parts
 
 
 def common_inputs(plan: Settings, suites: list[Suite], arms: list[Arm]) -> Inputs:
     """What every run reads besides its answers. Raises BadInput."""
-    spec = load_spec(plan.spec)
+    own = [suite.spec for suite in suites if suite.spec is not None]
+    spec = load_spec(plan.spec) if plan.spec is not None else own[0]
+    named = plan.spec or f"the spec of {suites[0].name}"
     prompts = Prompts(plan.prompts_dir)
     prompts.check_all()
     judge: Judge = ModelJudge(plan.judge, prompts) if plan.judge else CheckJudge()
@@ -92,15 +146,15 @@ def common_inputs(plan: Settings, suites: list[Suite], arms: list[Arm]) -> Input
     if len(undecided) == len(spec.rules) and plan.judge:
         decides = {"guard": "safety rules", "refusal": "rules of category refusal or compliance"}
         raise BadInput(
-            f"{plan.spec}: no rule has a check, and a judge of mode {plan.judge.mode} decides "
+            f"{named}: no rule has a check, and a judge of mode {plan.judge.mode} decides "
             f"{decides.get(plan.judge.mode, 'none of them')}, of which there are none",
             hint="Use --judge-mode joint, or see docs/judges.md on what each mode decides.",
         )
     if len(undecided) == len(spec.rules):
         raise BadInput(
-            f"{plan.spec}: no rule has a check and no judge decides it, so nothing can be decided",
+            f"{named}: no rule has a check and no judge decides it, so nothing can be decided",
             hint="Add a `check:` line under the rules that code can decide (docs/checks.md, "
-            f"`adhere spec check {plan.spec}`), or give a --judge for the others.",
+            "`adhere spec check`), or give a --judge for the others.",
         )
     return Inputs(
         plan=plan,
@@ -118,5 +172,5 @@ def _prices(plan: Settings) -> Prices | None:
     """The price file, in which a model's label is as good as its `model` string."""
     if plan.prices is None:
         return None
-    models = [*plan.models, *([plan.judge] if plan.judge else [])]
+    models = [*plan.models, *(role for role in (plan.judge, plan.reward) if role is not None)]
     return read_prices(plan.prices).under({m.label: m.model for m in models})

@@ -27,12 +27,11 @@ from adhere.experiments.label_sample import DEFAULT_N, Item, Sample, arranged, d
 from adhere.records.run_folder import dump_json, write_atomic
 from adhere.suites.labels_file import (
     Label,
-    json_lines,
-    parse_object,
     read_labels,
     read_mark,
     resume_labels,
 )
+from adhere.suites.reading import json_lines, parse_object
 
 __all__ = [
     "Imported",

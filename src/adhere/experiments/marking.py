@@ -57,7 +57,15 @@ async def mark_row(
 
 def same_answer(row: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Whether a row on record is about the very answer that is given, and as good."""
-    facts = ("text", "messages", "label", "reference", "judged_prompt", "finish_reason")
+    facts = (
+        "text",
+        "messages",
+        "label",
+        "reference",
+        "judged_prompt",
+        "judge_note",
+        "finish_reason",
+    )
     had_none = row["outcome"] in _NO_ANSWER
     return had_none == (given["outcome"] in _NO_ANSWER) and all(
         row.get(fact) == given.get(fact) for fact in facts

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from adhere.chat import Case, Model, Models, Outcome
-from adhere.errors import AdhereError, Filtered, Overloaded, Stopped, Truncated
+from adhere.chat import Case, Models, Outcome, Role, Usage
+from adhere.errors import AdhereError, Filtered, Overloaded, Stopped, Truncated, Unmatched
 from adhere.experiments.answering import answer_row, worth_retrying
 from adhere.experiments.inputs import Arm, Inputs
 from adhere.experiments.marking import JUDGE_ROLE, mark_row, waits_for_judge
@@ -21,7 +21,8 @@ from adhere.models.limiter import Limiter
 from adhere.records import RunFolder
 from adhere.records.run_folder import Key
 
-ROW_KINDS = (Filtered.__name__, Truncated.__name__)  # faults of one row, never of the run
+# Faults of one row, never of the run.
+ROW_KINDS = (Filtered.__name__, Truncated.__name__, Unmatched.__name__)
 BREAKER = 20  # equal permanent failures in a row that stop a run
 
 
@@ -40,19 +41,21 @@ class Listener(Protocol):
 
 @dataclass
 class Rows:
-    """The rows of a run on their way. `policy` is None where answers were given, not sampled."""
+    """The rows of a run on their way. `roles`: labels of the models that help the policy."""
 
     inputs: Inputs
     folder: RunFolder
     listener: Listener
     judge_models: Models = field(default_factory=dict)
     judge_limiter: Limiter | None = None
+    roles: dict[str, str] = field(default_factory=dict)
     stop: AdhereError | None = None
     known: dict[Key, dict[str, Any]] = field(default_factory=dict)
     _streak: tuple[str, int] = ("", 0)
     _limiters: list[Limiter] = field(default_factory=list)
     _judged: set[Key] = field(default_factory=set)
     _failed_before: set[Key] = field(default_factory=set)
+    _answered: dict[Key, asyncio.Event] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Read what is there."""
@@ -85,9 +88,13 @@ class Rows:
         open_ = len({*self.to_answer(keys), *self.to_judge(keys)})
         self.listener.started(len(keys), len(keys) - open_)
 
-    async def run(self, keys: Sequence[Key], policy: Model | None, limiter: Limiter | None) -> None:
-        """Bring rows forward as far as the open models can. Raises what stops the run."""
-        answer = set(self.to_answer(keys)) if policy is not None else set()
+    async def run(self, keys: Sequence[Key], models: Models, limiter: Limiter | None) -> None:
+        """Bring rows forward as far as the open models can. Raises what stops the run.
+
+        `models` are those that answer; none where all rows have their answers.
+        """
+        answer = set(self.to_answer(keys)) if models else set()
+        self._answered = {key: asyncio.Event() for key in answer}
         judge = set(self.to_judge(keys)) - self._judged if self.can_judge else set()
         self._limiters = [x for x in (limiter, self.judge_limiter) if x is not None]
         # One row for each call that may be in flight: more conversations than a server has slots
@@ -96,10 +103,16 @@ class Rows:
         judging = asyncio.Semaphore(self._judge_room())
 
         async def one(key: Key) -> None:
-            if key in answer and policy is not None:
-                async with answering:
-                    if not await self._guarded(self._answer(key, policy)):
-                        return
+            if key in answer:
+                try:
+                    followed = self._followed(key)
+                    if followed in self._answered:
+                        await self._answered[followed].wait()
+                    async with answering:
+                        if not await self._guarded(self._answer(key, models)):
+                            return
+                finally:
+                    self._answered[key].set()
             row = self.known.get(key)
             if (
                 row is not None
@@ -139,9 +152,24 @@ class Rows:
             self.halt(error)
         return self.stop is None
 
-    async def _answer(self, key: Key, policy: Model) -> None:
-        case = self.cases[key[0], key[1]]
-        row = await answer_row(self.inputs, key, case, self.arms[key[3]], policy)
+    def _followed(self, key: Key) -> Key | None:
+        """The row whose tokens this one is to match."""
+        other = self.arms[key[3]].equal_tokens_to
+        return (*key[:3], other, key[4]) if other else None
+
+    def _spend(self, key: Key) -> int | None:
+        """The tokens that this row is to use up; 0 when the row to match is missing or failed."""
+        followed = self._followed(key)
+        if followed is None:
+            return None
+        row = self.known.get(followed)
+        if row is None or row["outcome"] == Outcome.FAILED:
+            return 0
+        return Usage.from_dict(row["usage"].get(Role.POLICY.value, {})).completion_tokens
+
+    async def _answer(self, key: Key, models: Models) -> None:
+        case, arm, spend = self.cases[key[0], key[1]], self.arms[key[3]], self._spend(key)
+        row = await answer_row(self.inputs, key, case, arm, models, spend=spend, roles=self.roles)
         if self.stop is not None and row["outcome"] == Outcome.FAILED:
             return  # never asked, because the breaker is open
         # What a check decides, and what needs no verdict, is whole at once.

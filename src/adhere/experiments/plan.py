@@ -15,7 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from adhere.chat import Budget, Sampling
 from adhere.judging import ALPHA, JudgeConfig, NaPolicy
+from adhere.methods.base import Order
 from adhere.models.connect import ModelConfig
+from adhere.models.rewards import RewardConfig
 
 OPERATIONAL = (
     "out",
@@ -38,10 +40,15 @@ class _Strict(BaseModel):
 
 
 class MethodPlan(_Strict):
-    """One method with its options, under a label."""
+    """One method with its options, under a label.
+
+    `equal_tokens_to`: the label of another method. This one then uses about as many tokens on each
+    prompt as that one did there: a control for what the tokens alone buy.
+    """
 
     method: str
     name: str = ""
+    equal_tokens_to: str = ""
     options: dict[str, Any] = Field(default_factory=dict)
 
     @property
@@ -53,15 +60,23 @@ class MethodPlan(_Strict):
     @classmethod
     def _short_forms(cls, data: Any) -> Any:
         """Take `vanilla`, `best_of_n:n=4` and `{method: best_of_n, n: 4}` alike."""
-        if isinstance(data, str):
-            return parse_method(data)
-        if isinstance(data, dict) and "options" not in data:
-            known = {"method", "name"}
-            return {
-                **{k: v for k, v in data.items() if k in known},
-                "options": {k: v for k, v in data.items() if k not in known},
-            }
-        return data
+        made = _short_form(data, "method", ("method", "name", "equal_tokens_to"))
+        if isinstance(data, str):  # on the command line it stands among the options
+            made["equal_tokens_to"] = made["options"].pop("equal_tokens_to", "")
+        return made
+
+
+class SuitePlan(_Strict):
+    """One suite with its options, such as `specbench`; see docs/suites.md."""
+
+    suite: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        """Take `specbench`, `specbench:path=DIR` and `{suite: specbench, path: DIR}` alike."""
+        return _short_form(data, "suite", ("suite",))
 
 
 class SamplingPlan(_Strict):
@@ -95,6 +110,9 @@ class StopPlan(_Strict):
     tokens: int | None = Field(None, ge=1, description="tokens of all calls, prompt and answer")
     cost: float | None = Field(None, ge=0, description="money, by the price file")
     seconds: float | None = Field(None, gt=0, description="wall time of this start")
+    half_width: float | None = Field(
+        None, gt=0, lt=0.5, description="when every method's SAR is known to this, plus or minus"
+    )
 
 
 class BudgetPlan(_Strict):
@@ -111,13 +129,17 @@ class BudgetPlan(_Strict):
 class Settings(_Strict):
     """What an experiment and the judging of given answers have in common."""
 
-    spec: Path
+    spec: Path | None = None
     judge: JudgeConfig | None = Field(None, description="a model that decides what no check can")
+    reward: RewardConfig | None = Field(None, description="a model that scores candidates")
     models: tuple[ModelConfig, ...] = ()
     methods: tuple[MethodPlan, ...] = ()
     sampling: SamplingPlan = SamplingPlan()
     budget: BudgetPlan = BudgetPlan()
     repeats: int = Field(1, ge=1, le=1000)
+    order: Order = Field(
+        "question_first", description="where methods put the rules: the published way, or first"
+    )
     prompts_dir: Path | None = None
     baseline: str = ""
     alpha: float = Field(ALPHA, ge=0, le=1)
@@ -140,6 +162,11 @@ class Settings(_Strict):
     def _name_is_a_judge(cls, value: Any) -> Any:
         return {"model": value} if isinstance(value, str) else value
 
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _name_is_a_reward(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
     @field_validator("models", mode="before")
     @classmethod
     def _names_are_models(cls, value: Any) -> Any:
@@ -156,13 +183,17 @@ class Settings(_Strict):
 
 
 class Plan(Settings):
-    """An experiment: suites x models x methods x repeats, under one spec."""
+    """An experiment: suites x models x methods x repeats.
 
-    prompts: tuple[Path, ...] = Field(min_length=1)
+    Everything is under one spec, unless it is left out: then each part of a suite brings its own.
+    """
+
+    prompts: tuple[Path, ...] = ()
+    suites: tuple[SuitePlan, ...] = ()
     models: tuple[ModelConfig, ...] = Field(min_length=1)
     methods: tuple[MethodPlan, ...] = Field(min_length=1)
 
-    @field_validator("prompts", "methods", mode="before")
+    @field_validator("prompts", "suites", "methods", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, str | dict | Path) else value
@@ -179,8 +210,25 @@ class Plan(Settings):
                 raise ValueError(
                     f"{what}: {twice[0]!r} stands twice; give each a `name` of its own"
                 )
-        if self.baseline and self.baseline not in [m.label for m in self.methods]:
+        arms = {m.label: m for m in self.methods}
+        if self.baseline and self.baseline not in arms:
             raise ValueError(f"baseline: {self.baseline!r} is none of the methods")
+        for label, arm in arms.items():
+            other = arm.equal_tokens_to
+            if other and (other not in arms or arms[other].equal_tokens_to or other == label):
+                raise ValueError(
+                    f"methods: {label!r} is to use as many tokens as {other!r}; expected the label "
+                    "of another method that does not itself follow one"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_questions(self) -> Self:
+        if not self.prompts and not self.suites:
+            raise ValueError("found neither prompts nor suites; expected --prompts FILE.jsonl or "
+                             "--suite specbench:path=FOLDER")  # fmt: skip
+        if self.spec is None and self.prompts:
+            raise ValueError("found prompts without a spec; expected --spec FILE")
         return self
 
 
@@ -192,13 +240,35 @@ class JudgingPlan(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
+        if self.spec is None:
+            raise ValueError("found no spec; expected --spec FILE")
         if (self.responses is None) == (self.run is None):
             raise ValueError("give either --responses FILE or --run FOLDER")
         return self
 
 
-def parse_method(text: str) -> dict[str, Any]:
+def _short_form(data: Any, kind: str, fields: tuple[str, ...]) -> Any:
+    """The long form of a method or suite; what is no field of its own is an option of it."""
+    if isinstance(data, str):
+        label, name, options = _parse_named(data)
+        if label and "name" not in fields:
+            raise ValueError(f"{data!r}: a {kind} takes no label")
+        return {kind: name, "options": options, **({"name": label} if label else {})}
+    if isinstance(data, dict) and "options" not in data:
+        return {
+            **{k: v for k, v in data.items() if k in fields},
+            "options": {k: v for k, v in data.items() if k not in fields},
+        }
+    return data
+
+
+def parse_method(text: str) -> MethodPlan:
     """Read `[LABEL=]NAME[:key=value,...]`, or `NAME:{yaml: mapping}`. Raises ValueError."""
+    return MethodPlan.model_validate(text)
+
+
+def _parse_named(text: str) -> tuple[str, str, dict[str, Any]]:
+    """Label, name and options of a method or suite in its short form. Raises ValueError."""
     head, colon, tail = text.partition(":")
     label, equals, name = head.rpartition("=")
     options: Any = {}
@@ -215,4 +285,4 @@ def parse_method(text: str) -> dict[str, Any]:
         raise ValueError(f"{text!r}: the options after the colon cannot be read") from None
     if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
         raise ValueError(f"{text!r}: the options after the colon are no keys with values")
-    return {"method": name.strip(), "name": label.strip() if equals else "", "options": options}
+    return label.strip() if equals else "", name.strip(), options

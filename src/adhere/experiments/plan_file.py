@@ -20,17 +20,23 @@ from adhere.experiments.plan import (
 )
 from adhere.judging import JudgeConfig
 from adhere.models.connect import ModelConfig
+from adhere.models.rewards import RewardConfig
 
 DEFAULT_FILE = "adhere.yaml"
 
 
 def overlay(data: dict[str, Any], given: dict[str, Any]) -> None:
     """Put what the command line gave over the fields of a file."""
-    if isinstance(data.get("judge"), str):
-        data["judge"] = {"model": data["judge"]}
+    for role in ("judge", "reward"):
+        if isinstance(data.get(role), str):
+            data[role] = {"model": data[role]}
+    if "suites" in given and "prompts" not in given:
+        data.pop("prompts", None)  # other questions are asked
+    if "prompts" in given and "suites" not in given:
+        data.pop("suites", None)
     for key, value in given.items():
-        if key == "judge" and "model" in value:
-            data[key] = value  # another judge: nothing of the file's one is its
+        if key in ("judge", "reward") and "model" in value:
+            data[key] = value  # another model: nothing of the file's one is its
         elif isinstance(value, dict) and isinstance(data.get(key), dict):
             data[key] = {**data[key], **value}
         else:
@@ -109,16 +115,23 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
             data[key] = folder / value
         elif isinstance(value, list):
             data[key] = [folder / v if isinstance(v, str) else v for v in value]
-    models = data.get("models")
-    for model in [*(models if isinstance(models, list) else [models]), data.get("judge")]:
+    for model in [*_each(data.get("models")), data.get("judge"), data.get("reward")]:
         if isinstance(model, dict) and isinstance(model.get("chat_template"), str):
             model["chat_template"] = folder / model["chat_template"]
+    for suite in _each(data.get("suites")):
+        for options in (suite, suite.get("options")) if isinstance(suite, dict) else ():
+            if isinstance(options, dict) and isinstance(options.get("path"), str):
+                options["path"] = folder / options["path"]
+
+
+def _each(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 _PATHS = ("spec", "prompts", "prompts_dir", "out", "reuse", "prices", "calibration")
 _FIELDS: dict[str, type[BaseModel]] = {
-    "judge": JudgeConfig, "models": ModelConfig, "limits": Limits, "sampling": SamplingPlan,
-    "budget": BudgetPlan, "stop": StopPlan,
+    "judge": JudgeConfig, "reward": RewardConfig, "models": ModelConfig, "limits": Limits,
+    "sampling": SamplingPlan, "budget": BudgetPlan, "stop": StopPlan,
 }  # fmt: skip
 
 

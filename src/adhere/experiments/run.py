@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,23 @@ from adhere.experiments.finishing import finish
 from adhere.experiments.inputs import Inputs, read_inputs
 from adhere.experiments.marking import same_answer
 from adhere.experiments.phases import Listener, Rows
-from adhere.experiments.plan import OPERATIONAL, Plan
+from adhere.experiments.plan import OPERATIONAL, Plan, StopPlan
 from adhere.experiments.reusing import check_reusable
+from adhere.experiments.roles import (
+    check_capabilities,
+    check_needs,
+    check_reward,
+    needs_reward,
+    open_reward,
+)
 from adhere.experiments.spending import SpendLimit, deadline_over
+from adhere.experiments.stopping import wanted
 from adhere.experiments.trust import SELF_JUDGED, check_calibration, self_judged
 from adhere.judging import JudgeConfig, ModelJudge
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter, RetryPolicy
 from adhere.records import Journal, RunFolder
+from adhere.records.rewards import RewardJournal
 from adhere.records.run_folder import Key
 
 
@@ -66,11 +75,7 @@ class RunResult:
 
 async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunResult:
     """Run (or go on with) the experiment of a plan. Raises AdhereError."""
-    inputs = read_inputs(plan)
-    for model in plan.models:
-        # Fail on a missing key or an unknown name before a folder is made.
-        connect(model, Limiter())
-    return await Run(inputs, listener or Silent()).run()
+    return await Run(read_inputs(plan), listener or Silent()).run()
 
 
 @dataclass
@@ -92,10 +97,24 @@ class Run:
     _limiters: dict[tuple[str, str], Limiter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Read what the start needs to know, before a folder is made. Raises BadInput."""
-        if self.inputs.plan.judge is not None:
-            connect(self.inputs.plan.judge.model_only(), Limiter())
+        """Read what the start needs to know, before a folder is made. Raises BadInput.
+
+        A missing key or an unknown name is found here.
+        """
+        plan = self.inputs.plan
+        for model in plan.models:
+            connect(model, Limiter())
+        if plan.judge is not None:
+            connect(plan.judge.model_only(), Limiter())
+        if plan.reward is not None and needs_reward(self.inputs):
+            check_reward(plan.reward, plan.models)
+        check_needs(self.inputs)
         check_reusable(self.inputs)
+
+    def limit(self, stop: StopPlan) -> None:
+        """Let this start spend something else than the plan says: its part of a whole's limit."""
+        plan = self.inputs.plan.model_copy(update={"stop": stop})
+        self.inputs = replace(self.inputs, plan=plan)
 
     async def run(self) -> RunResult:
         """Answer, judge, summarise. Raises AdhereError."""
@@ -103,11 +122,11 @@ class Run:
         started = time.monotonic()
         folder = RunFolder(plan.out, plan.reuse)
         with folder:
-            keys = self.inputs.keys() if not self.given else list(self.given)
             record = self._record()
             folder.check(record["identity"])
             rows = Rows(self.inputs, folder, self.listener)
             pending = self._take_given(folder, rows)
+            keys = self._wanted(rows)
             rows.begin(keys)
             pending = pending or bool(rows.to_answer(keys) or rows.to_judge(keys))
             pending = pending or controls_missing(self.inputs, folder)
@@ -116,6 +135,10 @@ class Run:
             if pending:
                 try:
                     await self._phases(folder, record, rows, keys)
+                    while (more := self._wanted(rows)) != keys:
+                        keys = more
+                        rows.begin(keys)
+                        await self._phases(folder, record, rows, keys)
                 except AdhereError as error:
                     if folder.read_record() is None:
                         folder.discard()
@@ -143,6 +166,12 @@ class Run:
             if interrupted:
                 raise asyncio.CancelledError
         return self._result(summary, stopped, did_nothing=not pending)
+
+    def _wanted(self, rows: Rows) -> list[Key]:
+        """The rows to bring about as things stand: all, or the next block of an early stop."""
+        if self.given:
+            return list(self.given)
+        return wanted(self.inputs, rows.known) or self.inputs.row_keys()
 
     def _given_identity(self) -> dict[str, Any]:
         """Answers that are given are known by where they come from; they may change there."""
@@ -203,8 +232,9 @@ class Run:
         self.meter = SpendLimit(plan.stop, self.inputs.prices, folder.draws.spent())
         for label, facts in (folder.read_record() or {}).get("models", {}).items():
             self.meter.labels[facts["identity"]] = label
-        for label in [m.label for m in plan.models] + ([plan.judge.label] if plan.judge else []):
-            self.meter.check_prices(label)
+        for config in (*plan.models, plan.judge, plan.reward):
+            if config is not None:
+                self.meter.check_prices(config.label)
         answering = [m for m in plan.models if rows.to_answer([k for k in keys if k[2] == m.label])]
         local = [m for m in answering if _is_local(m)]
         async with AsyncExitStack() as stack:
@@ -218,7 +248,7 @@ class Run:
                 await self._policy(folder, record, rows, keys, model_plan)
             if not together:
                 await self._open_judge(folder, record, rows, stack)
-            await rows.run(keys, None, None)
+            await rows.run(keys, {}, None)
             if plan.judge is not None:
                 self._check_roles_apart(folder.read_record())
                 self.listener.note("judging the controls")
@@ -250,11 +280,39 @@ class Run:
         ) as model:
             record["identity"]["models"][model_plan.label] = model.identity
             record["models"][model_plan.label] = _facts(model_plan, model)
-            self._check_needs(model_plan.label, model)
+            check_capabilities(self.inputs, model_plan.label, model)
             self._check_distinct(folder.check(record["identity"])["models"])
-            self._begin(folder, record, rows, keys)
-            journal = self._journal(model, folder, model_plan.label)
-            await rows.run([k for k in keys if k[2] == model_plan.label], journal, limiter)
+            models: dict[Role, Model] = {
+                Role.POLICY: self._journal(model, folder, model_plan.label)
+            }
+            async with AsyncExitStack() as stack:
+                await self._open_reward(folder, record, rows, models, stack)
+                self._begin(folder, record, rows, keys)
+                await rows.run([k for k in keys if k[2] == model_plan.label], models, limiter)
+
+    async def _open_reward(
+        self,
+        folder: RunFolder,
+        record: dict[str, Any],
+        rows: Rows,
+        models: dict[Role, Model],
+        stack: AsyncExitStack,
+    ) -> None:
+        """Connect the reward model where a method asks for one, and name it in the record."""
+        config = self.inputs.plan.reward
+        if config is None or not needs_reward(self.inputs):
+            return
+        assert self.meter is not None
+        timeout = self.inputs.plan.limits.timeout
+        model = await stack.enter_async_context(
+            open_reward(self.inputs, config, self._limiter(config), timeout, self.listener.note)
+        )
+        self.meter.labels[model.identity] = config.label
+        record["identity"]["reward_model"] = model.identity
+        folder.check(record["identity"])
+        record["reward"] = {**_facts(config, model), "model": config.label}
+        models[Role.REWARD] = RewardJournal(model, folder.draws, self.meter)
+        rows.roles = {Role.REWARD.value: config.label}
 
     async def _open_judge(
         self, folder: RunFolder, record: dict[str, Any], rows: Rows, stack: AsyncExitStack
@@ -308,16 +366,6 @@ class Run:
         assert self.meter is not None
         self.meter.labels[model.identity] = label
         return Journal(model, folder.draws, self.meter)
-
-    def _check_needs(self, label: str, model: Model) -> None:
-        """Refuse methods that need what this run has not, before the first row."""
-        for arm in self.inputs.arms:
-            for role, needed in arm.method.requires.items():
-                if role is not Role.POLICY:
-                    raise BadInput(f"method {arm.label}: needs a model in the role {role.value!r}")
-                if lacking := needed - model.capabilities:
-                    names = ", ".join(sorted(c.value for c in lacking))
-                    raise BadInput(f"method {arm.label}: {label} was found unable to: {names}")
 
     def _check_roles_apart(self, record: Mapping[str, Any] | None) -> None:
         """Say so when a model judges itself: its numbers flatter it."""

@@ -12,7 +12,9 @@ from adhere.experiments.headline import headline
 from adhere.experiments.marking import JUDGE_ROLE, waits_for_judge
 from adhere.experiments.metrics import NOTHING
 from adhere.experiments.pricing import Prices
+from adhere.experiments.rule_changes import rule_changes
 from adhere.experiments.scorer import Scorer
+from adhere.experiments.stopping import with_sequences
 from adhere.experiments.table import Row, spread, table_row
 from adhere.records import SCHEMA_VERSION
 from adhere.spec import Specification
@@ -32,14 +34,19 @@ def summarise(
     trust: Mapping[str, Any] | None,
     prices: Prices | None,
     expected: int,
+    early: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The whole summary. `controls` maps (suite, control name) to rows judged like answers.
 
-    `facts` are further fields of the run: name, created, spent, wall_seconds, stopped, edits.
+    `early`: what is known of an early stop (`stopping.early_stop`). `facts` are further fields of
+    the run: name, created, spent, wall_seconds, stopped, edits.
     """
     unmeasured = scorer.unmeasured(undecided)
     table = _table(rows, scorer, judge, baseline, controls, prices)
+    if early is not None:
+        rows_by_suite = {name: found["cases"] for name, found in early["suites"].items()}
+        with_sequences(table, rows, scorer, rows_by_suite)
     for row in table:
         for measure in (*unmeasured, *(("sar", "sar_diff") if unmeasured else ())):
             row.update(spread(measure, NOTHING))
@@ -57,6 +64,8 @@ def summarise(
         "unmeasured": list(unmeasured),
         "rows": table,
         "rules": _rule_counts(rows),
+        "rule_changes": rule_changes(rows, spec, baseline, scorer.seed),
+        "until_ci": _without_cases(early),
         "judges": _judges(rows, settings.get("judge_facts")),
         "judge_trust": trust,
         "failures": _failures(rows),
@@ -87,6 +96,15 @@ def _headline(
         kinds = " and ".join(unmeasured)
         by_checks = f"they decide no {kinds} rule, so there is no SAR."
     return f"Judged numbers are withheld. {trust['why']} By the checks alone: {by_checks}"
+
+
+def _without_cases(early: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if early is None:
+        return None
+    suites = {
+        name: {**found, "cases": len(found["cases"])} for name, found in early["suites"].items()
+    }
+    return {**early, "suites": suites}
 
 
 def spec_facts(spec: Specification) -> dict[str, Any]:

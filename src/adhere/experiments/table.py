@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adhere.chat import Outcome, Usage
+from adhere.chat import Outcome, Role, Usage
 from adhere.experiments.metrics import NOTHING, Estimate, means, paired_difference
 from adhere.experiments.pricing import Prices
 from adhere.experiments.scorer import Scorer
@@ -40,7 +40,7 @@ def table_row(
     outcomes = [row["outcome"] for row in rows]
     answered = [r for r in rows if r["outcome"] in (Outcome.SCORED, Outcome.UNSCORED)]
     usage, paper = _mean_usage(rows, "usage"), _mean_usage(rows, "paper_usage")
-    total, paper_total = _over_roles(usage), _over_roles(paper)
+    total, paper_total = _writing(usage), _writing(paper)
     return {
         "suite": suite,
         "subset": subset,
@@ -128,8 +128,11 @@ def _cost(rows: Sequence[Row], prices: Prices | None) -> float | None:
     for row in rows:
         if not row.get("usage") or prices is None:
             continue
-        # Every role of the methods so far is played by the row's own model.
-        parts = [prices.cost(row["model"], Usage.from_dict(u)) for u in row["usage"].values()]
+        roles = row.get("roles", {})  # whoever is not named here is the row's own model
+        parts = [
+            prices.cost(roles.get(role, row["model"]), Usage.from_dict(used))
+            for role, used in row["usage"].items()
+        ]
         if any(part is None for part in parts):
             return None
         costs.append(sum(part for part in parts if part is not None))
@@ -163,8 +166,9 @@ def _mean_usage(rows: Sequence[Row], field: str) -> dict[str, dict[str, float]]:
     }
 
 
-def _over_roles(usage: Mapping[str, Mapping[str, float]]) -> dict[str, float] | None:
-    if not usage:
+def _writing(usage: Mapping[str, Mapping[str, float]]) -> dict[str, float] | None:
+    """Over all roles that write. What a reward model reads stands in `usage_by_role` alone."""
+    found = [used for role, used in usage.items() if role != Role.REWARD]
+    if not found:
         return None
-    keys = next(iter(usage.values()))
-    return {k: round(sum(used[k] for used in usage.values()), 3) for k in keys}
+    return {k: round(sum(used[k] for used in found), 3) for k in found[0]}

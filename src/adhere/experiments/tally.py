@@ -48,6 +48,23 @@ class Line:
     shared_prompt_tokens: float = 0.0
     why: str = ""
 
+    def plus(self, other: Line) -> Line:
+        """Both together. What is not known of one of them is not known of both."""
+        known = self.completion_tokens is not None and other.completion_tokens is not None
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            calls=self.calls.plus(other.calls),
+            prompt_tokens=self.prompt_tokens.plus(other.prompt_tokens),
+            completion_tokens=(
+                (self.completion_tokens or 0) + (other.completion_tokens or 0) if known else None
+            ),
+            cost=self.cost.plus(other.cost) if self.cost and other.cost else None,
+            seconds=self.seconds.plus(other.seconds) if self.seconds and other.seconds else None,
+            shared_calls=self.shared_calls + other.shared_calls,
+            shared_prompt_tokens=self.shared_prompt_tokens + other.shared_prompt_tokens,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON; ranges as {low, high}."""
         return {
@@ -80,7 +97,7 @@ class Tally:
         """One line a method, in the plan's order."""
         cases = {(s.name, case.id): case for s in self.inputs.suites for case in s.cases}
         asks = {key: fingerprint(case) for key, case in cases.items()}
-        every = self.inputs.keys()
+        every = self.inputs.row_keys()
         keys = [key for key in every if key[2] == self.model.label]
         plans = {a.label: p for a, p in zip(self.inputs.arms, self.plans, strict=True)}
         methods = {arm.label: arm.config["method"] for arm in self.inputs.arms}
@@ -117,7 +134,7 @@ class Tally:
         low = high = most = 0.0
         before = 0
         for call in plan.calls:
-            own = call.max_tokens or limit
+            own = limit if call.max_tokens is None else call.max_tokens
             earlier = min(before or own, budget)
             size = self.sizes.prompt(call, case, earlier)
             low += call.low * size.low
