@@ -178,7 +178,14 @@ SPEC_FILE = """\
 - [bye] End with bye.
   check: ends_with("bye")
 """
-ALL = ["raw", "vanilla", "repair", "best_of_n:selector=checks,n=3", "self_refine:iterations=2", "align3"]
+ALL = [
+    "raw",
+    "vanilla",
+    "repair",
+    "best_of_n:selector=checks,n=3",
+    "self_refine:iterations=2",
+    "align3",
+]
 
 
 @pytest.fixture
@@ -300,7 +307,10 @@ def test_equal_prompts_of_two_suites_are_paid_once_at_the_low_end(files):
 def test_a_budget_of_tokens_bounds_the_completions(files, tokens):
     with FakeServer(lambda p, b: Reply(GOOD, completion_tokens=b["max_tokens"])) as server:
         plan = make_plan(
-            files, server, ["best_of_n:selector=checks,n=4", "vanilla", "repair"], budget={"tokens": tokens}
+            files,
+            server,
+            ["best_of_n:selector=checks,n=4", "vanilla", "repair"],
+            budget={"tokens": tokens},
         )
         before = estimate(read_inputs(plan))
         asyncio.run(run_experiment(plan))

@@ -172,7 +172,12 @@ def test_one_withheld_candidate_does_not_lose_the_row(files):
         return Reply("x", finish="content_filter") if next(withheld, False) else Reply("fine")
 
     with FakeServer(reply) as server:
-        result = run(files, server, ["best_of_n:selector=checks,n=3"], limits={"concurrency": 1, "attempts": 1})
+        result = run(
+            files,
+            server,
+            ["best_of_n:selector=checks,n=3"],
+            limits={"concurrency": 1, "attempts": 1},
+        )
     assert table(result, "best_of_n")["n_scored"] == 4
 
 

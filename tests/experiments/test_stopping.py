@@ -120,4 +120,6 @@ def test_a_kill_between_blocks_changes_nothing(tmp_path):
     assert not finished.stopped
     summaries = [json.loads((tmp_path / n / "summary.json").read_text()) for n in ("whole", "cut")]
     assert summaries[0]["until_ci"] == summaries[1]["until_ci"]
-    assert [r["case"] for r in rows(tmp_path / "whole")] == [r["case"] for r in rows(tmp_path / "cut")]
+    assert [r["case"] for r in rows(tmp_path / "whole")] == [
+        r["case"] for r in rows(tmp_path / "cut")
+    ]

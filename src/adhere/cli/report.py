@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from adhere.cli.console import wide_console
-from adhere.reporting import headline, summary_table, to_markdown, to_rich, write_report
+from adhere.errors import BadInput
+from adhere.experiments.benchmark import BENCHMARK_FILE
+from adhere.experiments.specbench_files import write_specbench_files
+from adhere.reporting import (
+    changes_table,
+    headline,
+    summary_table,
+    to_markdown,
+    to_rich,
+    write_report,
+)
 from adhere.reporting.inputs import read_run
 
 
@@ -17,7 +27,11 @@ def report(
     run: Annotated[Path, Parameter(help="a run's folder")],
     *,
     format: Annotated[
-        Literal["table", "markdown"], Parameter(help="how to print the table")
+        Literal["table", "markdown", "csv", "latex"],
+        Parameter(
+            help="how to print the table: table; markdown (of a run); csv or latex (of a benchmark "
+            "of several parts)"
+        ),
     ] = "table",
     subset: Annotated[str, Parameter(help="all, unsafe or safe")] = "all",
     all_rows: Annotated[
@@ -33,8 +47,25 @@ def report(
             ".eval or .json file, where the run has one method)"
         ),
     ] = None,
+    specbench: Annotated[
+        Path | None,
+        Parameter(
+            help="also write answers and verdicts in SpecBench's own files, into this folder"
+        ),
+    ] = None,
 ) -> int:
-    """Write a run's report.html again and print its table. Samples and judges nothing."""
+    """Write a run's report.html again and print its table. Samples and judges nothing.
+
+    The folder of a benchmark of several parts (`adhere eval --suite specbench`) gets its table over
+    all parts.
+    """
+    if (run / BENCHMARK_FILE).is_file():
+        return _benchmark(run, format, [parquet, inspect, specbench])
+    if format in ("csv", "latex"):
+        raise BadInput(
+            f"--format {format}: {run} is no benchmark of several parts",
+            hint="--format markdown prints a run's table; results.jsonl holds its rows.",
+        )
     summary, _, _ = read_run(run)
     found = summary_table(summary, subset)
     written = [("Report", write_report(run, all_rows=all_rows))]
@@ -47,6 +78,8 @@ def report(
         from adhere.reporting.exports import write_inspect_log
 
         written += [("Inspect log", path) for path in write_inspect_log(run, inspect)]
+    if specbench is not None:
+        written += [("SpecBench", path) for path in write_specbench_files(run, specbench)]
     lines = [f"{what}: {path} ({_size(path)})" for what, path in written]
     if format == "markdown":
         sys.stdout.write(to_markdown(found))
@@ -55,8 +88,37 @@ def report(
     console = wide_console()
     console.print(to_rich(found, console.width))
     console.print()
+    if (moved := changes_table(summary, console.width)) is not None:
+        console.print(moved)
+        console.print()
     for line in (headline(summary), *lines):
         console.print(line, highlight=False, markup=False, soft_wrap=line in lines)
+    return 0
+
+
+def _benchmark(folder: Path, format: str, others: list[Path | None]) -> int:
+    """Write the page over all parts again and print the table."""
+    from adhere.experiments.benchmark import refresh_benchmark
+    from adhere.reporting.benchmark import (
+        benchmark_csv,
+        benchmark_latex,
+        benchmark_text_table,
+    )
+
+    if any(path is not None for path in others) or format == "markdown":
+        raise BadInput(
+            f"{folder}: is a benchmark of several parts; files of rows are made of one part",
+            hint=f"Give the folder of a part, such as {folder}/NAME.",
+        )
+    table = refresh_benchmark(folder)
+    if format in ("csv", "latex"):
+        sys.stdout.write(benchmark_csv(table) if format == "csv" else benchmark_latex(table))
+        return 0
+    console = wide_console()
+    console.print(benchmark_text_table(table))
+    console.print()
+    console.print(table.get("headline", ""), highlight=False, markup=False)
+    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -50,7 +50,7 @@ def show(result: Result) -> None:
     if isinstance(result, BenchmarkResult):
         _show_benchmark(result)
         return
-    from adhere.reporting import headline, summary_table, to_rich
+    from adhere.reporting import changes_table, headline, summary_table, to_rich
 
     out = wide_console()
     if result.did_nothing:
@@ -58,6 +58,9 @@ def show(result: Result) -> None:
     out.print()
     out.print(to_rich(summary_table(result.summary), out.width))
     out.print()
+    if (moved := changes_table(result.summary, out.width)) is not None:
+        out.print(moved)
+        out.print()
     out.print(headline(result.summary), highlight=False)
     out.print(f"Report: {result.folder / 'report.html'}", highlight=False, soft_wrap=True)
 

@@ -102,16 +102,35 @@ def part_plan(plan: Plan, name: str) -> Plan:
 
 def write_benchmark(plan: Plan, plans: Mapping[str, Plan]) -> Mapping[str, Any]:
     """Write benchmark.json and report.html over the parts there are; return the table."""
-    from adhere.reporting.benchmark import write_benchmark_report
-
     folders = {name: part.out for name, part in plans.items()}
     if not any((folder / SUMMARY_FILE).is_file() for folder in folders.values()):
         return {}
-    table = benchmark_table(folders, name=plan.out.name, seed=plan.sampling.seed)
+    return _write_table(plan.out, folders, plan.out.name, plan.sampling.seed)
+
+
+def _write_table(out: Path, folders: Mapping[str, Path], name: str, seed: int) -> Mapping[str, Any]:
+    from adhere.reporting.benchmark import write_benchmark_report
+
+    table = benchmark_table(folders, name=name, seed=seed)
     text = json.dumps(table, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-    write_atomic(plan.out / BENCHMARK_FILE, text)
-    write_benchmark_report(plan.out, table)
+    write_atomic(out / BENCHMARK_FILE, text)
+    write_benchmark_report(out, table)
     return table
+
+
+def refresh_benchmark(folder: Path) -> Mapping[str, Any]:
+    """Write benchmark.json and report.html of a folder again, from its parts. Raises BadInput."""
+    file = folder / BENCHMARK_FILE
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+        folders = {str(p["part"]): folder / str(p["part"]) for p in known["parts"]}
+        name, seed = str(known["name"]), int(known["seed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BadInput(
+            f"{file}: cannot be read; expected what `adhere eval` wrote",
+            hint="Run the same `adhere eval` again: it writes the file anew.",
+        ) from None
+    return _write_table(folder, folders, name, seed)
 
 
 def _no_parts_here(plan: Plan) -> None:

@@ -12,7 +12,7 @@ from adhere.experiments.inputs import Inputs
 from adhere.experiments.metrics import LEVEL
 from adhere.experiments.reusing import edits
 from adhere.experiments.spending import money_spent
-from adhere.experiments.stopping import early_stop
+from adhere.experiments.stopping import aim_of, early_stop
 from adhere.experiments.summary import summarise
 from adhere.experiments.trust import (
     SELF_JUDGED,
@@ -78,7 +78,7 @@ async def finish(
         ),
         prices=inputs.prices,
         expected=_expected(rows, keys, arms),
-        early=early_stop(inputs, {row_key(row): row for row in rows}),
+        early=early_stop(inputs, {row_key(row): row for row in rows}, aim_of(inputs, folder)),
         facts={
             "name": plan.out.name,
             "created": record["created"],

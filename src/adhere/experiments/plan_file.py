@@ -17,6 +17,7 @@ from adhere.experiments.plan import (
     SamplingPlan,
     Settings,
     StopPlan,
+    SuitePlan,
 )
 from adhere.judging import JudgeConfig
 from adhere.models.connect import ModelConfig
@@ -34,6 +35,8 @@ def overlay(data: dict[str, Any], given: dict[str, Any]) -> None:
         data.pop("prompts", None)  # other questions are asked
     if "prompts" in given and "suites" not in given:
         data.pop("suites", None)
+    if "suites" in given and "suites" in data:
+        given = {**given, "suites": [_same_suite(s, data["suites"]) for s in given["suites"]]}
     for key, value in given.items():
         if key in ("judge", "reward") and "model" in value:
             data[key] = value  # another model: nothing of the file's one is its
@@ -41,6 +44,22 @@ def overlay(data: dict[str, Any], given: dict[str, Any]) -> None:
             data[key] = {**data[key], **value}
         else:
             data[key] = value
+
+
+def _same_suite(given: Any, in_file: Any) -> Any:
+    """A suite of the command line with what the file says of it, where it does not say so itself.
+
+    So a plan that runs on the published data runs on a folder too, with everything else as it is.
+    """
+    try:
+        asked = SuitePlan.model_validate(given)
+        known = [SuitePlan.model_validate(item) for item in _each(in_file)]
+    except ValidationError:
+        return given  # the plan says what is wrong with it
+    same = [item for item in known if item.suite == asked.suite]
+    if len(same) != 1:
+        return given
+    return {"suite": asked.suite, "options": {**same[0].options, **asked.options}}
 
 
 def judging_plan(file: Path | None, given: dict[str, Any]) -> JudgingPlan:

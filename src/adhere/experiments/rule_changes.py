@@ -25,9 +25,7 @@ _APPLIES = frozenset((YES, NO))
 _Z = 1.959963984540054  # the normal quantile of LEVEL, two-sided
 
 
-def rule_changes(
-    rows: Sequence[Row], spec: Specification, baseline: str, seed: int = 0
-) -> list[dict[str, Any]]:
+def rule_changes(rows: Sequence[Row], spec: Specification, baseline: str) -> list[dict[str, Any]]:
     """One entry a suite, model, method (other than the baseline) and rule that both decided.
 
     `fixed` pairs went from NO to YES, `broken` ones from YES to NO; `before` and `after` are the
@@ -37,7 +35,6 @@ def rule_changes(
     tests of this list (Holm 1979), and `sure` says that the verdict stands after that.
 
     In the order of the rows and, within a method, of the spec; rules it does not have come last.
-    The intervals are closed forms: `seed` changes nothing.
     """
     out = []
     known = {rule.id: place for place, rule in enumerate(spec.rules)}

@@ -39,7 +39,7 @@ from adhere.experiments.roles import (
     open_reward,
 )
 from adhere.experiments.spending import SpendLimit, deadline_over
-from adhere.experiments.stopping import wanted
+from adhere.experiments.stopping import aim_of, wanted
 from adhere.experiments.trust import SELF_JUDGED, check_calibration, self_judged
 from adhere.judging import JudgeConfig, ModelJudge
 from adhere.models.connect import ModelConfig, connect
@@ -94,6 +94,7 @@ class Run:
     meter: SpendLimit | None = None
     _changed: Mapping[Key, dict[str, Any]] = field(default_factory=dict)
     _gone: Sequence[Key] = ()
+    _aim: float | None = None
     _limiters: dict[tuple[str, str], Limiter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -126,6 +127,7 @@ class Run:
             folder.check(record["identity"])
             rows = Rows(self.inputs, folder, self.listener)
             pending = self._take_given(folder, rows)
+            self._aim = aim_of(self.inputs, folder)
             keys = self._wanted(rows)
             rows.begin(keys)
             pending = pending or bool(rows.to_answer(keys) or rows.to_judge(keys))
@@ -171,7 +173,7 @@ class Run:
         """The rows to bring about as things stand: all, or the next block of an early stop."""
         if self.given:
             return list(self.given)
-        return wanted(self.inputs, rows.known) or self.inputs.row_keys()
+        return wanted(self.inputs, rows.known, self._aim) or self.inputs.row_keys()
 
     def _given_identity(self) -> dict[str, Any]:
         """Answers that are given are known by where they come from; they may change there."""

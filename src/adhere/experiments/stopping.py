@@ -18,33 +18,52 @@ from adhere.experiments.metrics import LEVEL
 from adhere.experiments.scorer import Row, Scorer
 from adhere.experiments.sequential import Sequence as ConfidenceSequence
 from adhere.experiments.sequential import blocks, looked_at, shuffled
+from adhere.records import RunFolder
 from adhere.records.run_folder import Key
 
+_AIM = "until_ci aim"
 METHOD = "hedged betting confidence sequence (Waudby-Smith and Ramdas, 2024)"
 
 
-def wanted(inputs: Inputs, known: Mapping[Key, Row]) -> list[Key]:
-    """The rows that a run with an early stop is to have, as far as its rows tell by now.
+def aim_of(inputs: Inputs, folder: RunFolder) -> float | None:
+    """The half width that a run's intervals bet on: the first one that it was given.
 
-    All up to the first block that is not whole, or at which the target was reached. Empty for a
-    run without such a stop.
+    Another target later moves where the run stops, but never the bets: they must not be chosen
+    by what was found.
     """
-    if inputs.plan.stop.half_width is None:
-        return []
-    chosen = {suite: set(found["cases"]) for suite, found in _progress(inputs, known).items()}
-    return [key for key in inputs.row_keys() if key[1] in chosen[key[0]]]
-
-
-def early_stop(inputs: Inputs, known: Mapping[Key, Row]) -> dict[str, Any] | None:
-    """What the summary says of an early stop; None where none was asked for."""
     half_width = inputs.plan.stop.half_width
     if half_width is None:
         return None
+    if (first := folder.get_fact(_AIM)) is None:
+        folder.put_fact(_AIM, half_width)
+        return half_width
+    return float(first)
+
+
+def wanted(inputs: Inputs, known: Mapping[Key, Row], aim: float | None) -> list[Key]:
+    """The rows that a run with an early stop is to have, as far as its rows tell by now.
+
+    All up to the first block that is not whole, or at which the target was reached. Empty for a
+    run without such a stop. `aim`: see `aim_of`.
+    """
+    if aim is None:
+        return []
+    chosen = {suite: set(found["cases"]) for suite, found in _progress(inputs, known, aim).items()}
+    return [key for key in inputs.row_keys() if key[1] in chosen[key[0]]]
+
+
+def early_stop(
+    inputs: Inputs, known: Mapping[Key, Row], aim: float | None
+) -> dict[str, Any] | None:
+    """What the summary says of an early stop; None where none was asked for."""
+    if aim is None:
+        return None
     return {
-        "half_width": half_width,
+        "half_width": inputs.plan.stop.half_width,
+        "aim": aim,
         "level": LEVEL,
         "method": METHOD,
-        "suites": _progress(inputs, known),
+        "suites": _progress(inputs, known, aim),
     }
 
 
@@ -52,21 +71,22 @@ def with_sequences(
     table: Sequence[dict[str, Any]],
     rows: Sequence[Row],
     scorer: Scorer,
-    cases: Mapping[str, Sequence[str]],
+    early: Mapping[str, Any],
 ) -> None:
     """Give the lines of a table the intervals that hold although the run chose when to stop.
 
-    `cases`: of each suite those looked at, in their order. Controls keep theirs: they are a sample
-    of their own.
+    `early`: as `early_stop` gives it. Controls keep theirs: they are a sample of their own.
     """
+    aim = early["aim"]
     measures = ("safety", "behavioral", "sar")
     for line in table:
         if line["control"]:
             continue
-        order = cases[line["suite"]]
+        suite = early["suites"][line["suite"]]
+        order, most = suite["cases"], suite["of"]
         ours = scorer.columns(_of(rows, line, line["method"]))
         for measure, column in zip(measures, ours, strict=True):
-            low, high = sequential_interval(column, order)
+            low, high = sequential_interval(column, order, aim, most)
             line.update({f"{measure}_low": low, f"{measure}_high": high})
         if line["baseline"]:
             base = scorer.columns(_of(rows, line, line["baseline"]))[2]
@@ -74,7 +94,7 @@ def with_sequences(
                 case: [_mean(ours[2][case]) - _mean(base[case])]
                 for case in ours[2].keys() & base.keys()
             }
-            low, high = sequential_interval(apart, order, -1.0, 1.0)
+            low, high = sequential_interval(apart, order, aim, most, lowest=-1.0)
             line.update({"sar_diff_low": low, "sar_diff_high": high})
 
 
@@ -94,7 +114,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _progress(inputs: Inputs, known: Mapping[Key, Row]) -> dict[str, dict[str, Any]]:
+def _progress(inputs: Inputs, known: Mapping[Key, Row], aim: float) -> dict[str, dict[str, Any]]:
     """By suite: the cases looked at, in their seeded order, and whether the target was reached."""
     half_width = inputs.plan.stop.half_width
     assert half_width is not None
@@ -113,11 +133,19 @@ def _progress(inputs: Inputs, known: Mapping[Key, Row]) -> dict[str, dict[str, A
             if not all(row is not None and _is_tried(row) for row in rows):
                 break
             values = arm_values((row for row in rows if row is not None), cases, scorer)
-            reached = bool(values) and looked_at(values, half_width, LEVEL).reached
+            reached = bool(values) and _is_narrow(values, half_width, aim, len(order))
             if reached:
                 break
         out[suite] = {"cases": cases, "of": len(order), "reached": reached}
     return out
+
+
+def _is_narrow(values: Mapping[str, list[float]], half_width: float, aim: float, most: int) -> bool:
+    """Whether every arm's interval, the same that the summary gives, is narrow enough."""
+    return all(
+        found and looked_at({arm: found}, aim, LEVEL, most=most).half_widths[arm] <= half_width
+        for arm, found in values.items()
+    )
 
 
 def _is_tried(row: Row) -> bool:
@@ -142,11 +170,17 @@ def arm_values(rows: Iterable[Row], cases: Sequence[str], scorer: Scorer) -> dic
 def sequential_interval(
     by_case: Mapping[str, Sequence[float]],
     cases: Sequence[str],
+    aim: float,
+    most: int,
+    *,
     lowest: float = 0.0,
     highest: float = 1.0,
 ) -> tuple[float | None, float | None]:
-    """The interval of a mean over the cases looked at, each the mean of its repeats."""
-    sequence = ConfidenceSequence(lowest, highest, LEVEL)
+    """The interval of a mean over the cases looked at, each the mean of its repeats.
+
+    `aim` and `most` (how many cases there are at all) tune the bets, not what they promise.
+    """
+    sequence = ConfidenceSequence(lowest, highest, LEVEL, aim=aim, most=most)
     for case in cases:
         if values := by_case.get(case):
             sequence.add(sum(values) / len(values))

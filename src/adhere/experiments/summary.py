@@ -45,8 +45,7 @@ def summarise(
     unmeasured = scorer.unmeasured(undecided)
     table = _table(rows, scorer, judge, baseline, controls, prices)
     if early is not None:
-        rows_by_suite = {name: found["cases"] for name, found in early["suites"].items()}
-        with_sequences(table, rows, scorer, rows_by_suite)
+        with_sequences(table, rows, scorer, early)
     for row in table:
         for measure in (*unmeasured, *(("sar", "sar_diff") if unmeasured else ())):
             row.update(spread(measure, NOTHING))
@@ -64,7 +63,7 @@ def summarise(
         "unmeasured": list(unmeasured),
         "rows": table,
         "rules": _rule_counts(rows),
-        "rule_changes": rule_changes(rows, spec, baseline, scorer.seed),
+        "rule_changes": rule_changes(rows, spec, baseline),
         "until_ci": _without_cases(early),
         "judges": _judges(rows, settings.get("judge_facts")),
         "judge_trust": trust,

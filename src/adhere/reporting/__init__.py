@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adhere.reporting.changes import changes_table
     from adhere.reporting.report import render_report, write_report
     from adhere.reporting.table_texts import to_markdown, to_rich
     from adhere.reporting.tables import Table, summary_table
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "headline": "withheld",
     "Table": "tables",
+    "changes_table": "changes",
     "summary_table": "tables",
     "to_markdown": "table_texts",
     "to_rich": "table_texts",
@@ -26,6 +28,7 @@ _HOMES = {
 
 __all__ = [
     "Table",
+    "changes_table",
     "headline",
     "render_report",
     "summary_table",

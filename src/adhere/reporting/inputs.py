@@ -84,6 +84,7 @@ def check_summary(summary: Mapping[str, Any], name: str | Path = "summary.json")
         ("undecided_rules", list, "a list of rule ids"),
         ("judges", list, "a list of objects"), ("failures", list, "a list of objects"),
         ("judge_trust", Mapping, "an object"), ("edits", Mapping, "an object"),
+        ("rule_changes", list, "a list"), ("until_ci", Mapping, "an object"),
     )  # fmt: skip
     for key, kind, expected in (*wanted, *wanted_too):
         value = summary.get(key)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from adhere.reporting import formats as f
 from adhere.reporting.answers import AnswerLimits, CaseView, cut
+from adhere.reporting.changes import changes_view
 from adhere.reporting.edits import edits_view
 from adhere.reporting.facts import facts, plain
 from adhere.reporting.filters import filters
@@ -131,6 +132,7 @@ def page(
                 max_columns=limits.columns,
                 max_suites=limits.suites,
             ),
+            changes=changes_view(summary, limits.lines),
             choice=choice,
             cases=cases,
             filters=filters(cases),
