@@ -74,6 +74,9 @@ def evaluate(
     judge_base_url: options.JudgeBaseUrl = None,
     judge_api_key_env: options.JudgeApiKeyEnv = None,
     judge_compat: options.JudgeCompat = None,
+    judge_max_chars: Annotated[
+        int | None, Parameter(help="characters of an answer that a judge sees (8000, as published)")
+    ] = None,
     calibration: options.Calibration = None,
     reward: options.Reward = None,
     reward_kind: options.RewardKind = None,
@@ -130,7 +133,12 @@ def evaluate(
         "prompts_dir": prompts_dir,
         "max_unscored": max_unscored,
         "judge": options.judge_fields(
-            judge, judge_mode, judge_base_url, judge_api_key_env, compat=judge_compat
+            judge,
+            judge_mode,
+            judge_base_url,
+            judge_api_key_env,
+            compat=judge_compat,
+            max_chars=judge_max_chars,
         ),
         "reward": options.reward_fields(reward, reward_kind, reward_base_url, reward_api_key_env),
         "calibration": calibration,

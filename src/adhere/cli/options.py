@@ -127,6 +127,7 @@ def judge_fields(
     api_key_env: str | None,
     output: str | None = None,
     compat: str | None = None,
+    max_chars: int | None = None,
 ) -> dict[str, Any] | None:
     """The judge's fields that were given."""
     given = {
@@ -136,6 +137,7 @@ def judge_fields(
         "api_key_env": api_key_env,
         "output": output,
         "compat": compat,
+        "max_chars": max_chars,
     }
     return {k: v for k, v in given.items() if v is not None} or None
 

@@ -29,6 +29,7 @@ def facts(summary: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[tup
     if len(most) > 1:
         prompts += f" in {len(most)} suites"
     alpha = settings.get("alpha", rows[0].get("alpha") if rows else None)
+    reward = f.mapping(settings.get("reward")).get("model")
     return [
         ("spec", f"{f.one_line(spec.get('name'), 80)}, version {f.one_line(spec.get('version'))}"),
         ("rules", ", ".join(kinds) if rules else f.DASH),
@@ -36,6 +37,7 @@ def facts(summary: Mapping[str, Any], rows: list[Mapping[str, Any]]) -> list[tup
         ("prompts", prompts),
         ("rows without a verdict", unscored_share(rows)),
         ("judged by", _some(list(judges)) if judges else "checks alone"),
+        *([("candidates scored by", f.one_line(reward, 60))] if reward else ()),
         ("alpha", plain(alpha)),
         ("NA", words.get(str(policy), plain(policy))),
         ("temperature", plain(settings.get("temperature"))),

@@ -40,7 +40,10 @@ def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> 
     settings = summary.get("settings") or {}
     confidence = f.number(settings, "confidence")
     level = f"{f.share(confidence)}% bootstrap" if confidence else "bootstrap"
-    if any(f.number(r, "sar_low") is not None for r in rows):
+    early = f.mapping(summary.get("until_ci"))
+    if early and any(f.number(r, "sar_low") is not None for r in rows):
+        yield from _early_sentences(early, confidence)
+    elif any(f.number(r, "sar_low") is not None for r in rows):
         yield f"Brackets hold {level} intervals; SAR differences are paired by prompt."
     if any(outcome_notes(r) for r in rows):
         yield (
@@ -54,8 +57,8 @@ def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> 
         )
     if any(r.get("oracle") for r in rows):
         yield (
-            "† Oracle selector: candidates are chosen by the checks that also score the result, "
-            "so this is what perfect selection would give, not a fair comparison."
+            "† Oracle selector: candidates are chosen by the checks (or the judge) that also score "
+            "the result, so this is what perfect selection would give, not a fair comparison."
         )
     variants = " ".join(str(r.get("variant") or "")[:200] for r in rows).lower()
     if "forced" in variants:
@@ -83,6 +86,23 @@ def notes_for(summary: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> 
             f"{len(undecided)}{of} {verb} decided by neither a check nor a judge in this run and "
             f"enter no number: {_listed(undecided)}."
         )
+
+
+def _early_sentences(early: Mapping[str, Any], confidence: float | None) -> Iterator[str]:
+    """Which intervals a run has that chose by itself when to stop, and where it stopped."""
+    level = f"{f.share(confidence)}% " if confidence else ""
+    target = f.score(early.get("half_width"))
+    for name, suite in f.mapping(early.get("suites")).items():
+        cases, of = f.count(suite.get("cases")), f.count(suite.get("of"))
+        how = "stopped" if suite.get("reached") else "not stopped by it"
+        yield (
+            f"{f.one_line(name, 60)}: {cases} of {of} prompts in a seeded order; {how} (target: "
+            f"every SAR known to ±{target})."
+        )
+    yield (
+        f"Brackets hold {level}confidence sequences, which stay valid although the run chose when "
+        "to stop; SAR differences are paired by prompt."
+    )
 
 
 def _na_sentence(policies: set[Any]) -> str:
