@@ -138,7 +138,14 @@ class Filtered(CallError):
 
 
 class Unmatched(CallError):
-    """An answer that was to use as many tokens as another one, which did not come about."""
+    """An answer that was to use as many tokens as another one, which did not come about.
+
+    `may_come`: another start may bring that one, and then this one too.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", may_come: bool = True) -> None:
+        super().__init__(message, hint=hint)
+        self.may_come = may_come
 
 
 class ContextTooLong(CallError):

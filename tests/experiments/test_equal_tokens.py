@@ -72,6 +72,24 @@ def test_nothing_to_match_is_a_failed_row_that_is_tried_again(tmp_path):
     assert all(r["outcome"] != "failed" for r in rows(tmp_path / "run"))
 
 
+def test_a_row_that_will_never_come_leaves_no_control_open(tmp_path):
+    """The prompt does not fit the model: nothing to try again, for neither of the two."""
+    write_inputs(tmp_path, prompts=3)
+
+    def too_long(path, body):
+        if "Question 1?" in str(body):
+            return Fault(400, '{"error": {"message": "maximum context length"}}')
+        return answers(path, body)
+
+    with FakeServer(too_long) as server:
+        first = run(plan(tmp_path, server, judge=None, methods=METHODS))
+        asked = len(server.calls)
+        second = run(plan(tmp_path, server, judge=None, methods=METHODS))
+        assert len(server.calls) == asked
+    assert first.summary["finished"]
+    assert second.did_nothing
+
+
 def test_a_run_that_stops_does_not_leave_a_control_waiting(tmp_path):
     write_inputs(tmp_path, prompts=6)
     with FakeServer(lambda path, body: Fault(401)) as server:

@@ -77,7 +77,82 @@ def test_every_method_must_be_known_well(tmp_path):
             made(tmp_path, server, 0.2, methods=["raw", "vanilla"],
                  limits={"attempts": 1, "concurrency": 1})
         )  # fmt: skip
+        # A row that failed is not asked again with every block.
+        assert len(server.calls) <= 240
     assert not result.summary["until_ci"]["suites"]["p"]["reached"]
+
+
+def test_a_row_that_fails_for_good_is_asked_once_a_start(tmp_path):
+    write_inputs(tmp_path, prompts=120)
+
+    def sometimes(path, body):
+        return Fault(400) if "Question 7" in str(body) else answers(path, body)
+
+    with FakeServer(sometimes) as server:
+        run(made(tmp_path, server, 0.01))
+        assert len(server.calls) == 120
+
+
+def test_the_deadline_is_that_of_all_blocks_together(tmp_path):
+    write_inputs(tmp_path, prompts=300)
+
+    def slow(path, body):
+        return Reply("Be kind.", delay=0.05)
+
+    with FakeServer(slow) as server:
+        result = run(plan(tmp_path, server, judge=None, methods=["vanilla"],
+                          stop={"half_width": 0.001, "seconds": 1.0},
+                          limits={"attempts": 1, "concurrency": 4}))  # fmt: skip
+        assert "deadline" in result.stopped
+        assert len(server.calls) < 150
+
+
+def test_a_suite_of_an_earlier_start_keeps_its_intervals(tmp_path):
+    write_inputs(tmp_path, prompts=60)
+    (tmp_path / "q.jsonl").write_text(
+        (tmp_path / "p.jsonl").read_text().replace("Question", "Asked")
+    )
+
+    def by_length(path, body):
+        return Reply("Be kind.")
+
+    with FakeServer(by_length) as server:
+        run(made(tmp_path, server, None))
+        result = run(made(tmp_path, server, 0.3, prompts=tmp_path / "q.jsonl"))
+    suites = {
+        r["suite"]: r for r in result.summary["rows"] if r["subset"] == "all" and not r["control"]
+    }
+    assert set(suites) == {"p", "q"}
+    assert suites["p"]["n"] == 60
+
+
+def test_numbers_and_intervals_are_of_the_same_rows(tmp_path):
+    """All prompts are there already; a target that fewer would have reached drops none of them."""
+    write_inputs(tmp_path, prompts=200)
+    with FakeServer(answers) as server:
+        run(made(tmp_path, server, None))
+        asked = len(server.calls)
+        result = run(made(tmp_path, server, 0.2))
+        assert len(server.calls) == asked
+    got = line(result, "vanilla")
+    assert got["n"] == result.summary["until_ci"]["suites"]["p"]["cases"] == 200
+    assert got["sar_low"] < got["sar"] < got["sar_high"]
+
+
+def test_a_block_that_is_not_whole_is_in_no_number(tmp_path):
+    write_inputs(tmp_path, prompts=300)
+    count = 0
+
+    def dies(path, body):
+        nonlocal count
+        count += 1
+        return Fault(401) if count == 40 else answers(path, body)
+
+    with FakeServer(dies) as server:
+        result = run(made(tmp_path, server, 0.01, limits={"attempts": 1, "concurrency": 1}))
+    assert result.stopped
+    assert line(result, "vanilla")["n"] == result.summary["until_ci"]["suites"]["p"]["cases"] == 32
+    assert len(rows(tmp_path / "run")) > 32
 
 
 def test_without_it_nothing_changes(tmp_path):

@@ -31,12 +31,12 @@ async def answer_row(
     arm: Arm,
     models: Models,
     *,
-    spend: int | None = None,
+    spend: int | Unmatched | None = None,
     roles: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Answer one case; whatever goes wrong with it is part of the row.
 
-    `spend`: tokens to use up (`Request.spend`); 0 when the answer to follow did not come about.
+    `spend`: tokens to use up (`Request.spend`), or why there are none to match.
     `roles`: the labels of the models that play further roles. The row has no marks yet
     (`experiments/marking.py`). Raises DiskFull and Stopped only: without a journal, or without
     leave to go on, there is no row.
@@ -50,12 +50,12 @@ async def answer_row(
         budget=plan.budget.budget(),
         draw=key[4],
         reference=case.reference,
-        spend=spend,
+        spend=spend if isinstance(spend, int) else None,
     )
     answer, error, outcome, reason = Answer(""), None, Outcome.SCORED, ""
     try:
-        if spend == 0:
-            raise Unmatched(f"{arm.equal_tokens_to} has no answer here whose tokens could be used")
+        if isinstance(spend, Unmatched):
+            raise spend
         answer = await arm.method.answer(request, models)
     except (DiskFull, Stopped):
         raise
@@ -146,5 +146,6 @@ def error_facts(error: AdhereError) -> dict[str, Any]:
         "kind": error.kind,
         "message": error.message,
         "fatal": error.fatal,
-        "retry": not isinstance(error, (ContextTooLong, Filtered)),
+        "retry": not isinstance(error, (ContextTooLong, Filtered))
+        and getattr(error, "may_come", True),
     }

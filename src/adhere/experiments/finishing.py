@@ -45,7 +45,7 @@ async def finish(
     arms = {**{key[3]: {} for key in keys}, **record["identity"]["methods"]}
     baseline = plan.baseline or ("vanilla" if "vanilla" in arms else next(iter(arms)))
     spent = folder.draws.spent()
-    labels = _labels(record)
+    labels = labels_of(record)
     summary = summarise(
         rows=rows,
         spec=inputs.spec,
@@ -108,12 +108,12 @@ def _calibration(inputs: Inputs, folder: RunFolder) -> Mapping[str, Any] | None:
     return read_calibration(own) if own.is_file() else None
 
 
-def _labels(record: Mapping[str, Any]) -> dict[str, str]:
+def labels_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """The label of each model that a run asked, by its identity in the journal."""
     labels = {facts["identity"]: name for name, facts in record.get("models", {}).items()}
-    if judge := record.get("judge"):
-        labels[judge["model_identity"]] = judge["model"]
-    if reward := record.get("reward"):
-        labels[reward["identity"]] = reward["model"]
+    for role in ("judge", "reward"):
+        if facts := record.get(role):
+            labels[facts.get("model_identity") or facts["identity"]] = facts["model"]
     return labels
 
 

@@ -54,6 +54,15 @@ class Inputs:
             for repeat in range(self.plan.repeats)
         ]
 
+    def _reward_identity(self) -> dict[str, Any]:
+        plan = self.plan
+        if plan.reward is None:
+            return {}
+        found: dict[str, Any] = {"reward": plan.reward.settings()}
+        if plan.reward.kind == "judge":  # then alpha and NA policy decide which candidate wins
+            found["reward_scoring"] = {"alpha": plan.alpha, "na_policy": plan.na_policy}
+        return found
+
     def scorer(self) -> Scorer:
         """Scores marks as the plan says."""
         plan = self.plan
@@ -69,7 +78,7 @@ class Inputs:
             "budget": self.plan.budget.model_dump(mode="json"),
             "suites": {suite.name: suite.digest for suite in self.suites},
             "methods": {arm.label: arm.config for arm in self.arms},
-            **({"reward": self.plan.reward.settings()} if self.plan.reward else {}),
+            **self._reward_identity(),
             "model_settings": {m.label: m.settings() for m in self.plan.models},
             "models": {},
         }

@@ -126,6 +126,11 @@ def pair_runs(a: Path, b: Path) -> Pairing:
     for name, run in (("A", first), ("B", second)):
         if not run.summary["finished"]:
             notes.append(f"{name} is not finished; prompts that it lacks are left out.")
+        if run.summary.get("until_ci"):
+            notes.append(
+                f"{name} chose by itself when to stop; the ordinary intervals of a comparison do "
+                "not allow for that and are somewhat too narrow. Those in its own report do."
+            )
         if is_withheld(run.summary):
             notes.append(f"The judge of {name} disagrees too much with the checks to be believed.")
     for key in ("alpha", "na_policy", "temperature", "top_p", "max_tokens", "seed", "orders"):

@@ -56,6 +56,7 @@ class Rows:
     _judged: set[Key] = field(default_factory=set)
     _failed_before: set[Key] = field(default_factory=set)
     _answered: dict[Key, asyncio.Event] = field(default_factory=dict)
+    _tried: set[Key] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """Read what is there."""
@@ -72,7 +73,13 @@ class Rows:
         """Keys that have no answer yet, or one that failed and may come better."""
         if not self.arms:
             return []  # the answers were given
-        return [k for k in keys if k not in self.known or worth_retrying(self.known[k])]
+        return [
+            key
+            for key in keys
+            if key not in self.known
+            # One try a start: what failed just now would fail again.
+            or (worth_retrying(self.known[key]) and key not in self._tried)
+        ]
 
     def to_judge(self, keys: Sequence[Key]) -> list[Key]:
         """Keys that have an answer and wait for a verdict."""
@@ -157,17 +164,23 @@ class Rows:
         other = self.arms[key[3]].equal_tokens_to
         return (*key[:3], other, key[4]) if other else None
 
-    def _spend(self, key: Key) -> int | None:
-        """The tokens that this row is to use up; 0 when the row to match is missing or failed."""
+    def _spend(self, key: Key) -> int | Unmatched | None:
+        """The tokens that this row is to use up, or why there are none to match."""
         followed = self._followed(key)
         if followed is None:
             return None
         row = self.known.get(followed)
-        if row is None or row["outcome"] == Outcome.FAILED:
-            return 0
-        return Usage.from_dict(row["usage"].get(Role.POLICY.value, {})).completion_tokens
+        if row is not None and row["outcome"] != Outcome.FAILED:
+            used = Usage.from_dict(row["usage"].get(Role.POLICY.value, {})).completion_tokens
+            if used:
+                return used
+        return Unmatched(
+            f"{followed[3]} has no answer here whose tokens could be used",
+            may_come=row is None or worth_retrying(row),
+        )
 
     async def _answer(self, key: Key, models: Models) -> None:
+        self._tried.add(key)
         case, arm, spend = self.cases[key[0], key[1]], self.arms[key[3]], self._spend(key)
         row = await answer_row(self.inputs, key, case, arm, models, spend=spend, roles=self.roles)
         if self.stop is not None and row["outcome"] == Outcome.FAILED:

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from adhere.chat import Model, RewardModel, Role
 from adhere.errors import BadInput
 from adhere.experiments.inputs import Inputs
+from adhere.experiments.spending import SpendLimit
 from adhere.judging import JudgeConfig, ModelJudge
 from adhere.judging.reward import JudgeReward
-from adhere.models.connect import ModelConfig, Note, connect
+from adhere.models.connect import DEFAULT_BASE_URL, ModelConfig, Note, connect
 from adhere.models.limiter import Limiter
 from adhere.models.rewards import RewardConfig, connect_reward
+from adhere.records import Journal, RewardJournal
+from adhere.records.journal import DrawStore
 
 
 def check_needs(inputs: Inputs) -> None:
@@ -45,12 +48,16 @@ def needs_reward(inputs: Inputs) -> bool:
     return any(Role.REWARD in arm.method.requires for arm in inputs.arms)
 
 
-def check_reward(config: RewardConfig, policies: Sequence[ModelConfig]) -> None:
-    """Find a missing key, package or folder before a run folder is made. Raises BadInput."""
-    if config.model.startswith("local:") and any(m.model.startswith("local:") for m in policies):
+def check_reward(config: RewardConfig, others: Sequence[ModelConfig | None]) -> None:
+    """Find a missing key, package or folder before a run folder is made. Raises BadInput.
+
+    `others`: the models that are open together with it.
+    """
+    local = [m for m in others if m is not None and m.model.startswith("local:")]
+    if config.model.startswith("local:") and local:
         raise BadInput(
-            f"reward: {config.model} and the answering model would both decode on this machine, "
-            "and they are needed at once",
+            f"reward: {config.model} and {local[0].model} would both decode on this machine, and "
+            "they are needed at once",
             hint="Give the reward model a server (openai:NAME with --reward-base-url), or choose "
             "by selector=checks.",
         )
@@ -69,27 +76,46 @@ def _judging(config: RewardConfig) -> JudgeConfig:
 
 
 def scored_by_itself(inputs: Inputs) -> bool:
-    """Whether candidates are chosen by the judge that scores in the end: an oracle selector."""
+    """Whether candidates are chosen by what scores them in the end: an oracle selector.
+
+    A judge decides rules that have checks by their checks, so as a reward model it is one wherever
+    the spec has any; elsewhere it is when it is the run's own judge.
+    """
     reward, judge = inputs.plan.reward, inputs.plan.judge
-    if reward is None or judge is None or reward.kind != "judge":
+    if reward is None or reward.kind != "judge":
         return False
-    return (reward.model, reward.base_url) == (judge.model, judge.base_url)
+    if any(rule.check is not None for rule in inputs.spec.rules):
+        return True
+    return judge is not None and _place(reward) == _place(judge)
+
+
+def _place(config: ModelConfig) -> tuple[str, str]:
+    return config.model, (config.base_url or DEFAULT_BASE_URL).rstrip("/")
 
 
 @asynccontextmanager
 async def open_reward(
-    inputs: Inputs, config: RewardConfig, limiter: Limiter, timeout: float, note: Note
+    inputs: Inputs,
+    limiter: Limiter,
+    store: DrawStore,
+    meter: SpendLimit,
+    note: Note,
 ) -> AsyncIterator[RewardModel]:
-    """The reward model of a configuration; of kind `judge`: a chat model that judges."""
+    """The plan's reward model, whose rewards and calls are on record and counted once."""
+    config, timeout = inputs.plan.reward, inputs.plan.limits.timeout
+    assert config is not None
     if config.kind != "judge":
         async with connect_reward(config, limiter, timeout=timeout, note=note) as model:
-            yield model
+            meter.labels[model.identity] = config.label
+            yield RewardJournal(model, store, meter)
         return
     judge = ModelJudge(_judging(config), inputs.prompts)
     plan = inputs.plan
     async with connect(
         judge.config.model_only(), limiter, timeout=timeout, note=note
     ) as chat_model:
-        models = {Role.JUDGE: chat_model}
+        meter.labels[chat_model.identity] = config.label
+        # The judge's own calls are on record: a verdict is made anew from them at no cost.
+        models = {Role.JUDGE: Journal(chat_model, store, meter)}
         await judge.prepare(models)
         yield JudgeReward(judge, inputs.spec, models, alpha=plan.alpha, na_policy=plan.na_policy)

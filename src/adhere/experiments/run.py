@@ -25,7 +25,7 @@ from adhere.errors import (
     Stopped,
 )
 from adhere.experiments.controls import controls_missing, judge_controls
-from adhere.experiments.finishing import finish
+from adhere.experiments.finishing import finish, labels_of
 from adhere.experiments.inputs import Inputs, read_inputs
 from adhere.experiments.marking import same_answer
 from adhere.experiments.phases import Listener, Rows
@@ -42,10 +42,10 @@ from adhere.experiments.spending import SpendLimit, deadline_over
 from adhere.experiments.stopping import aim_of, wanted
 from adhere.experiments.trust import SELF_JUDGED, check_calibration, self_judged
 from adhere.judging import JudgeConfig, ModelJudge
+from adhere.judging.reward import JudgeReward
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter, RetryPolicy
 from adhere.records import Journal, RunFolder
-from adhere.records.rewards import RewardJournal
 from adhere.records.run_folder import Key
 
 
@@ -95,6 +95,7 @@ class Run:
     _changed: Mapping[Key, dict[str, Any]] = field(default_factory=dict)
     _gone: Sequence[Key] = ()
     _aim: float | None = None
+    _started: float = 0.0
     _limiters: dict[tuple[str, str], Limiter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -108,7 +109,7 @@ class Run:
         if plan.judge is not None:
             connect(plan.judge.model_only(), Limiter())
         if plan.reward is not None and needs_reward(self.inputs):
-            check_reward(plan.reward, plan.models)
+            check_reward(plan.reward, [*plan.models, plan.judge])
         check_needs(self.inputs)
         check_reusable(self.inputs)
 
@@ -120,7 +121,7 @@ class Run:
     async def run(self) -> RunResult:
         """Answer, judge, summarise. Raises AdhereError."""
         plan = self.inputs.plan
-        started = time.monotonic()
+        self._started = time.monotonic()
         folder = RunFolder(plan.out, plan.reuse)
         with folder:
             record = self._record()
@@ -162,7 +163,7 @@ class Run:
                 folder,
                 keys,
                 folder.read_record() or record,
-                wall_seconds=time.monotonic() - started,
+                wall_seconds=time.monotonic() - self._started,
                 stopped=str(stopped) if stopped else "interrupted" if interrupted else "",
             )
             if interrupted:
@@ -231,9 +232,10 @@ class Run:
         self, folder: RunFolder, record: dict[str, Any], rows: Rows, keys: Sequence[Key]
     ) -> None:
         plan = self.inputs.plan
-        self.meter = SpendLimit(plan.stop, self.inputs.prices, folder.draws.spent())
-        for label, facts in (folder.read_record() or {}).get("models", {}).items():
-            self.meter.labels[facts["identity"]] = label
+        self.meter = SpendLimit(
+            plan.stop, self.inputs.prices, folder.draws.spent(), _started=self._started
+        )
+        self.meter.labels.update(labels_of(folder.read_record() or {}))
         for config in (*plan.models, plan.judge, plan.reward):
             if config is not None:
                 self.meter.check_prices(config.label)
@@ -261,7 +263,7 @@ class Run:
 
         async def wait() -> None:
             if seconds := self.inputs.plan.stop.seconds:
-                await asyncio.sleep(seconds)
+                await asyncio.sleep(max(0.0, self._started + seconds - time.monotonic()))
                 rows.halt(deadline_over(seconds))
 
         return asyncio.ensure_future(wait())
@@ -305,15 +307,18 @@ class Run:
         if config is None or not needs_reward(self.inputs):
             return
         assert self.meter is not None
-        timeout = self.inputs.plan.limits.timeout
         model = await stack.enter_async_context(
-            open_reward(self.inputs, config, self._limiter(config), timeout, self.listener.note)
+            open_reward(
+                self.inputs, self._limiter(config), folder.draws, self.meter, self.listener.note
+            )
         )
-        self.meter.labels[model.identity] = config.label
         record["identity"]["reward_model"] = model.identity
         folder.check(record["identity"])
-        record["reward"] = {**_facts(config, model), "model": config.label}
-        models[Role.REWARD] = RewardJournal(model, folder.draws, self.meter)
+        asked = model.models[Role.JUDGE] if isinstance(model, JudgeReward) else model
+        record["reward"] = {
+            **_facts(config, model), "model": config.label, "model_identity": asked.identity
+        }  # fmt: skip
+        models[Role.REWARD] = model
         rows.roles = {Role.REWARD.value: config.label}
 
     async def _open_judge(

@@ -82,8 +82,10 @@ def with_sequences(
     for line in table:
         if line["control"]:
             continue
-        suite = early["suites"][line["suite"]]
-        order, most = suite["cases"], suite["of"]
+        suite = early["suites"].get(line["suite"])
+        if suite is None:  # of an earlier start, which did not stop early
+            continue
+        order, most = suite["looked_at"], suite["of"]
         ours = scorer.columns(_of(rows, line, line["method"]))
         for measure, column in zip(measures, ours, strict=True):
             low, high = sequential_interval(column, order, aim, most)
@@ -96,6 +98,19 @@ def with_sequences(
             }
             low, high = sequential_interval(apart, order, aim, most, lowest=-1.0)
             line.update({"sar_diff_low": low, "sar_diff_high": high})
+
+
+def looked_at_rows(rows: Sequence[Row], early: Mapping[str, Any] | None) -> list[Row]:
+    """The rows that the table is of: without those of a block that is not whole yet.
+
+    Those that finish first are no random part of it. Before the first whole block: all there are.
+    """
+    if early is None:
+        return list(rows)
+    whole = {name: set(found["looked_at"]) for name, found in early["suites"].items()}
+    return [
+        row for row in rows if not whole.get(row["suite"]) or row["case"] in whole[row["suite"]]
+    ]
 
 
 def _of(rows: Sequence[Row], line: Mapping[str, Any], method: str) -> list[Row]:
@@ -115,7 +130,11 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _progress(inputs: Inputs, known: Mapping[Key, Row], aim: float) -> dict[str, dict[str, Any]]:
-    """By suite: the cases looked at, in their seeded order, and whether the target was reached."""
+    """By suite: the cases to have and those looked at, in order, and whether the target is reached.
+
+    Where more blocks are whole than the stop needed (an earlier start wanted more), all of them are
+    looked at: the intervals hold there too, and the numbers are of the same rows.
+    """
     half_width = inputs.plan.stop.half_width
     assert half_width is not None
     scorer = inputs.scorer()
@@ -127,16 +146,17 @@ def _progress(inputs: Inputs, known: Mapping[Key, Row], aim: float) -> dict[str,
         order = shuffled(list(by_case), inputs.plan.sampling.seed)
         reached = False
         cases: list[str] = []
+        whole: list[str] = []
         for end in blocks(len(order)):
-            cases = order[:end]
-            rows = [known.get(key) for case in cases for key in by_case[case]]
-            if not all(row is not None and _is_tried(row) for row in rows):
+            found = [known.get(key) for case in order[:end] for key in by_case[case]]
+            rows = [row for row in found if row is not None and _is_tried(row)]
+            if len(rows) < len(found):
+                cases = cases if reached else order[:end]
                 break
-            values = arm_values((row for row in rows if row is not None), cases, scorer)
+            cases = whole = order[:end]
+            values = arm_values(rows, cases, scorer)
             reached = bool(values) and _is_narrow(values, half_width, aim, len(order))
-            if reached:
-                break
-        out[suite] = {"cases": cases, "of": len(order), "reached": reached}
+        out[suite] = {"cases": cases, "looked_at": whole, "of": len(order), "reached": reached}
     return out
 
 

@@ -14,7 +14,7 @@ from adhere.experiments.metrics import NOTHING
 from adhere.experiments.pricing import Prices
 from adhere.experiments.rule_changes import rule_changes
 from adhere.experiments.scorer import Scorer
-from adhere.experiments.stopping import with_sequences
+from adhere.experiments.stopping import looked_at_rows, with_sequences
 from adhere.experiments.table import Row, spread, table_row
 from adhere.records import SCHEMA_VERSION
 from adhere.spec import Specification
@@ -43,9 +43,10 @@ def summarise(
     the run: name, created, spent, wall_seconds, stopped, edits.
     """
     unmeasured = scorer.unmeasured(undecided)
-    table = _table(rows, scorer, judge, baseline, controls, prices)
+    looked_at = looked_at_rows(rows, early)
+    table = _table(looked_at, scorer, judge, baseline, controls, prices)
     if early is not None:
-        with_sequences(table, rows, scorer, early)
+        with_sequences(table, looked_at, scorer, early)
     for row in table:
         for measure in (*unmeasured, *(("sar", "sar_diff") if unmeasured else ())):
             row.update(spread(measure, NOTHING))
@@ -63,12 +64,12 @@ def summarise(
         "unmeasured": list(unmeasured),
         "rows": table,
         "rules": _rule_counts(rows),
-        "rule_changes": rule_changes(rows, spec, baseline),
+        "rule_changes": rule_changes(looked_at, spec, baseline),
         "until_ci": _without_cases(early),
         "judges": _judges(rows, settings.get("judge_facts")),
         "judge_trust": trust,
         "failures": _failures(rows),
-        "headline": _headline(rows, scorer, baseline, table, unmeasured, trust),
+        "headline": _headline(looked_at, scorer, baseline, table, unmeasured, trust, early),
     }
 
 
@@ -79,6 +80,7 @@ def _headline(
     table: Sequence[Mapping[str, Any]],
     unmeasured: Sequence[str],
     trust: Mapping[str, Any] | None,
+    early: Mapping[str, Any] | None,
 ) -> str:
     """The headline; by the checks alone where the judge is not to be believed."""
     if not (trust and trust["withheld"]):
@@ -90,6 +92,8 @@ def _headline(
     left = [rule.id for rule in scorer.spec.rules if rule.check is None]
     unmeasured = scorer.unmeasured(left)
     lines = _table(checked, scorer, "checks", baseline, {}, None)
+    if early is not None:
+        with_sequences(lines, checked, scorer, early)
     by_checks = headline(lines, baseline)
     if unmeasured:
         kinds = " and ".join(unmeasured)
@@ -101,7 +105,8 @@ def _without_cases(early: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if early is None:
         return None
     suites = {
-        name: {**found, "cases": len(found["cases"])} for name, found in early["suites"].items()
+        name: {"cases": len(found["looked_at"]), "of": found["of"], "reached": found["reached"]}
+        for name, found in early["suites"].items()
     }
     return {**early, "suites": suites}
 

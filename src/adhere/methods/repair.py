@@ -82,7 +82,9 @@ class Repair:
             )
             try:
                 got = await calls.sample(
-                    [*asked, assistant(best.text), user(fix)], step=f"repair {number}"
+                    [*asked, assistant(best.text), user(fix)],
+                    step=f"repair {number}",
+                    draw=number - 1,  # what was no better was dropped, so the same is asked again
                 )
                 text, thought = read_answer(got)
             except (Truncated, Filtered, ContextTooLong) as error:

@@ -5,6 +5,10 @@ code): 1 + 2T calls. The feedback call sees the question, the rules and the resp
 call sees the question and the last `history` pairs of response and feedback, numbered from 1, but
 not the rules. Thoughts are dropped between the calls, and the answer has none. Usage is the sum of
 all calls. Published T is 15 and the default; the official configuration file has 3.
+
+A call that the limit cuts inside its thought, or that the server withholds or finds too long, ends
+the refining: the answer so far stands (`ended_by`). The published code goes on with the cut
+thought.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from adhere.chat import Answer, Capability, Models, Role, system, user
+from adhere.errors import ContextTooLong, Filtered, Truncated
 from adhere.methods.base import (
     CallPlan,
     Calls,
@@ -80,21 +85,31 @@ class SelfRefine:
         got = await calls.sample(asked, step="answer")
         text, _ = read_answer(got)
         pairs: list[tuple[str, str]] = []
+        done, ended = 0, ""
         for number in range(1, self.config.iterations + 1):
-            feedback = await calls.sample(
-                [reviewer, user(prompts.render("self_refine/feedback", response=text))],
-                step=f"feedback {number}",
-            )
-            pairs.append((text, read_answer(feedback)[0]))
-            shown = "\n\n".join(
-                enclosed(response, f"response_{i}") + "\n" + enclosed(review, f"feedback_{i}")
-                for i, (response, review) in enumerate(pairs[-self.config.history :], 1)
-            )
-            got = await calls.sample(
-                [improver, user(prompts.render("self_refine/refine", history=shown))],
-                step=f"refine {number}",
-            )
-            text, _ = read_answer(got)
+            try:
+                # A draw of its own each time: a text that came out as it went in must not repeat
+                # the same two calls for ever.
+                feedback = await calls.sample(
+                    [reviewer, user(prompts.render("self_refine/feedback", response=text))],
+                    step=f"feedback {number}",
+                    draw=number - 1,
+                )
+                pairs.append((text, read_answer(feedback)[0]))
+                shown = "\n\n".join(
+                    enclosed(response, f"response_{i}") + "\n" + enclosed(review, f"feedback_{i}")
+                    for i, (response, review) in enumerate(pairs[-self.config.history :], 1)
+                )
+                better = await calls.sample(
+                    [improver, user(prompts.render("self_refine/refine", history=shown))],
+                    step=f"refine {number}",
+                    draw=number - 1,
+                )
+                text, _ = read_answer(better)
+            except (Truncated, Filtered, ContextTooLong) as error:
+                ended = error.kind  # what there is stays the answer
+                break
+            got, done = better, number
         return calls.answer(
-            text, finish_reason=got.finish_reason, facts={"iterations": self.config.iterations}
+            text, finish_reason=got.finish_reason, facts={"iterations": done, "ended_by": ended}
         )

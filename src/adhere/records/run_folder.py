@@ -187,8 +187,9 @@ class RunFolder:
         if old is not None:
             whole["created"] = old.get("created", whole.get("created"))
             whole["models"] = {**old.get("models", {}), **record.get("models", {})}
-            if "judge" in old:
-                whole.setdefault("judge", old["judge"])
+            for role in ("judge", "reward"):
+                if role in old:
+                    whole.setdefault(role, old[role])
         if whole != old:
             write_atomic(self.path / RUN_FILE, yaml.safe_dump(whole, sort_keys=False))
 
