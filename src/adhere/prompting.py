@@ -45,17 +45,20 @@ def enclosed(text: str, tag: str) -> str:
 
 
 # Anything a reader could take for a verdict, in whatever spelling: brackets around yes, no or n/a.
+# In all patterns here only one repetition at a time may take blanks: two that stand side by side
+# (`\s*/?\s*`) take a time that grows with the square of a long blank text.
 VERDICT_LIKE = re.compile(
-    r"[<\[\uff1c\uff3b\u2039\u00ab\u3008]\s*/?\s*(?:yes|no|n\s*/?\s*a)\s*/?\s*"
+    r"[<\[\uff1c\uff3b\u2039\u00ab\u3008]\s*(?:/\s*)?(?:yes|no|n\s*(?:/\s*)?a)\s*(?:/\s*)?"
     r"[>\]\uff1e\uff3d\u203a\u00bb\u3009]",
     re.IGNORECASE,
 )
 BLOCK_LIKE = re.compile(
-    r"[<\uff1c]\s*/?\s*(?:safety|behaviou?r(?:al)?)[\s_-]*spec\w*\s*/?\s*[>\uff1e]", re.IGNORECASE
+    r"[<\uff1c]\s*(?:/\s*)?(?:safety|behaviou?r(?:al)?)[\s_-]*spec\w*\s*(?:/\s*)?[>\uff1e]",
+    re.IGNORECASE,
 )
 _OTHER_TAGS = re.compile(
-    r"<\s*/?\s*(?:REFUSES|PARTLY|ANSWERS|VERDICT|think|(?:answer|question|message)(?:-\w+)?"
-    r"|(?:BEGIN|END)\s[A-Z ]{3,60})\s*/?\s*>"
+    r"<\s*(?:/\s*)?(?:REFUSES|PARTLY|ANSWERS|VERDICT|think|(?:answer|question|message)(?:-\w+)?"
+    r"|(?:BEGIN|END)\s[A-Z ]{3,60}+)\s*(?:/\s*)?>"
     r"|<\|[^|<>\n]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?s>",
     re.IGNORECASE,
 )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from adhere.chat import Case, Mark, Model, RuleMark, Sampling, system, user
+from adhere.gathering import all_of
 from adhere.judging.config import (
     GUARD_TOKENS,
     ONE_RULE_TOKENS,
@@ -27,9 +28,10 @@ from adhere.judging.parsing import (
     parse_structured_refusal,
     read_sequential,
     refusal_schema,
+    refuse_quoted,
     schema,
 )
-from adhere.judging.replies import Spent, all_of, response_format, until_readable
+from adhere.judging.replies import Spent, response_format, until_readable
 from adhere.prompting import Prompts, quoted
 from adhere.spec import Rule
 
@@ -169,6 +171,7 @@ class Asker:
 
         def read(text: str) -> dict[str, RuleMark]:
             if self.structured:
+                refuse_quoted(text, view.response, view.question)
                 return parse_structured(text, ordered, who)
             return parse_blocks(text, ordered, who, self.config.compat)
 
@@ -186,6 +189,7 @@ class Asker:
     ) -> RuleMark:
         def read(text: str) -> RuleMark:
             if self.structured:
+                refuse_quoted(text, view.response, view.question)
                 return parse_structured(text, [rule], who)[rule.id]
             return read_sequential(text, self.config.compat, decider=who)
 
@@ -216,7 +220,13 @@ class Asker:
         self, view: Question, rules: Sequence[Rule], model: Model, who: str, spent: Spent
     ) -> dict[str, RuleMark]:
         prompt = self._refusal_prompt(view)
-        read = parse_structured_refusal if self.structured else parse_refusal
+
+        def read(text: str) -> tuple[str, str]:
+            if self.structured:
+                refuse_quoted(text, view.response, view.question)
+                return parse_structured_refusal(text)
+            return parse_refusal(text)
+
         form = refusal_schema() if self.structured else None
         word, reason = await self._until_readable(prompt, read, model, spent, REFUSAL_TOKENS, form)
         marks = {}

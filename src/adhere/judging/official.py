@@ -20,10 +20,7 @@ from adhere.chat import Mark
 _JOINT_TAG = re.compile(r"</?(YES|NO|NA)>")
 _TAG = re.compile(r"<(YES|NO|NA)>")
 _NUMBER = re.compile(r"\A\s*\d{1,4}[.)]")
-_BLOCKS = {
-    kind: re.compile(rf"<{kind}_specifications>(.*?)</{kind}_specifications>", re.DOTALL)
-    for kind in ("safety", "behavioral")
-}
+_KINDS = ("safety", "behavioral")
 
 
 class Found(NamedTuple):
@@ -41,9 +38,8 @@ def joint_verdicts(text: str) -> dict[str, list[Found]]:
     """
     text = _plain_na(text.replace("behavior_specifications", "behavioral_specifications"))
     found: dict[str, list[Found]] = {}
-    for kind, pattern in _BLOCKS.items():
-        block = pattern.search(text)
-        lines = block.group(1).split("\n") if block else []
+    for kind in _KINDS:
+        lines = _block(text, f"{kind}_specifications").split("\n")
         tagged = [(line, tag) for line in lines if (tag := _JOINT_TAG.search(line))]
         found[kind] = [Found(Mark(tag.group(1)), _reason(line, tag)) for line, tag in tagged]
     return found
@@ -55,8 +51,16 @@ def sequential_verdicts(text: str) -> list[Found]:
     found: dict[Mark, Found] = {}
     for tag in _TAG.finditer(text):
         mark = Mark(tag.group(1))
-        found.setdefault(mark, Found(mark, _reason(text, tag)))
+        if mark not in found:
+            found[mark] = Found(mark, _reason(text, tag))
     return list(found.values())
+
+
+def _block(text: str, name: str) -> str:
+    """What stands between the first opening tag and the first closing one behind it."""
+    _, _, rest = text.partition(f"<{name}>")
+    inner, closing, _ = rest.partition(f"</{name}>")
+    return inner if closing else ""
 
 
 def _plain_na(text: str) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from adhere.chat import Completion, Message, Model, Sampling, Usage, assistant, user
 from adhere.errors import BadInput, CallError, Overloaded, RateLimited, Timeout
 from adhere.judging.parsing import Compat, Unreadable
-from adhere.models.thinking import OPEN, split_thought
+from adhere.models.thinking import OPEN, Split, split_thought
 from adhere.prompting import Prompts
 
 T = TypeVar("T")
@@ -24,6 +23,7 @@ class Spent:
     reasks: int = 0
 
 
+_SHOWN_BACK = 4000  # characters of an unreadable reply
 _CUT = "it was cut off by the token limit (see judge.reply_tokens)"
 
 
@@ -59,8 +59,16 @@ async def until_readable(
             spent.reasks += 1
             if compat == "strict":
                 again = prompts.render("judge/again", problem=str(problem), cut=got.cut)
-                messages = [*opening, assistant(got.text[:4000] or "(empty)"), user(again)]
+                messages = [*opening, assistant(_behind_thought(got)), user(again)]
     raise AssertionError("the last try returns or raises")
+
+
+def _behind_thought(got: Completion) -> str:
+    """The reply as it is shown back: without its thought, which would only lead astray again."""
+    split = split_thought(got.text)
+    if _is_only_thought(split):
+        return "(empty)"
+    return split.answer.strip()[:_SHOWN_BACK] or "(empty)"
 
 
 def _read_reply(got: Completion, read: Callable[[str], T], compat: Compat) -> T:
@@ -71,7 +79,7 @@ def _read_reply(got: Completion, read: Callable[[str], T], compat: Compat) -> T:
     if got.cut and compat == "strict":
         raise Unreadable(_CUT)
     split = split_thought(got.text)
-    if compat == "strict" and not split.closed and split.answer.lstrip().startswith(OPEN):
+    if compat == "strict" and _is_only_thought(split):
         raise Unreadable("it is a thought that never ended")
     try:
         if not split.answer.strip():
@@ -83,29 +91,8 @@ def _read_reply(got: Completion, read: Callable[[str], T], compat: Compat) -> T:
         raise
 
 
-async def all_of(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results in order. Raises what a call raised, when the others have ended too.
-
-    An error that every other call would share (a refused key or request) ends those that are still
-    under way: one response must not cost a failing request for each of its rules.
-    """
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    waiting = set(tasks)
-    try:
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                if (error := task.exception()) is not None and _is_permanent(error):
-                    raise error
-    finally:
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return [task.result() for task in tasks]
-
-
-def _is_permanent(error: BaseException) -> bool:
-    return isinstance(error, (BadInput, CallError)) and not error.retryable
+def _is_only_thought(split: Split) -> bool:
+    return not split.closed and split.answer.lstrip().startswith(OPEN)
 
 
 def response_format(form: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adhere.chat import Answer, Case, Message, Models, Reward, Unscored
-from adhere.errors import CallError
+from adhere.errors import CallError, ContextTooLong, Filtered
 from adhere.judging.model_judge import ModelJudge
 from adhere.judging.scoring import ALPHA, NaPolicy, score
 from adhere.models.rewards import ScoresOneByOne
@@ -48,12 +48,18 @@ class JudgeReward(ScoresOneByOne):
         return " ".join(parts)
 
     async def reward(self, messages: Sequence[Message], answer: str) -> Reward:
-        """One verdict. Raises a CallError that would fail every answer alike."""
+        """One verdict.
+
+        Raises the judge's CallError, also one that may pass by another time: the row fails then and
+        is tried again, where an answer without a reward would lose its race for good. What the
+        judge withholds, or what does not fit it, says something about this answer alone.
+        """
         case = Case("reward", tuple(messages))
         verdict = await self.judge.judge(case, Answer(answer), self.spec, self.models)
         if isinstance(verdict, Unscored):
-            if isinstance(verdict.error, CallError) and verdict.error.fatal:
-                raise verdict.error
+            error = verdict.error
+            if isinstance(error, CallError) and not isinstance(error, (Filtered, ContextTooLong)):
+                raise error
             return Reward(None, verdict.usage, verdict.reason)
         found = score(verdict, self.spec, alpha=self.alpha, na_policy=self.na_policy)
         return Reward(found.total, verdict.usage)
