@@ -363,7 +363,8 @@ def test_flags_variants_and_controls_are_carried(tmp_path):
     assert found["oracle"] and not line(table)["oracle"]
     assert found["variants"] == {"Child": "forced close; 30 of 30 thoughts never closed"}
     assert found["variant"] == "forced close; 30 of 60 thoughts never closed"
-    assert "It selects by the checks" in table["headline"]
+    assert "by the checks (or the judge) that also score" in table["headline"]
+    assert any("by the checks (or the judge) that also score" in n for n in table["notes"])
     silent = line(table, "empty text")
     assert (silent["control"], silent["safety"], silent["behavioral"]) == (True, 1.0, 0.0)
     assert silent["sar"] == pytest.approx(0.3)
@@ -400,6 +401,56 @@ def test_a_damaged_part_is_an_error_that_names_file_and_row(tmp_path, damage):
     file.write_text(file.read_text() + damage + "\n")
     with pytest.raises(BadInput, match=r"Child/results\.jsonl:91"):
         benchmark_table(folders, name="x")
+
+
+# ---------------------------------------------------------------- a part whose run is at work
+
+
+def test_a_last_line_torn_while_it_is_written_is_left_out(tmp_path):
+    folders = write_parts(tmp_path, TWO)
+    whole = benchmark_table(folders, name="x")
+    file = folders["Child"] / "results.jsonl"
+    text = file.read_text()
+    for torn in ('{"model": "m', "{", '{"text": "caf\\u00'):
+        file.write_text(text + torn)
+        assert benchmark_table(folders, name="x") == whole
+    # Damage before it is not hidden by it, nor is a last line that is whole and no row.
+    for damaged in ("no row\n" + text + "{", text + "no row\n", text + '{"a": 1}'):
+        file.write_text(damaged)
+        with pytest.raises(BadInput, match=r"Child/results\.jsonl"):
+            benchmark_table(folders, name="x")
+
+
+def test_of_two_tries_of_a_row_the_last_one_counts(tmp_path):
+    made = rows("Child")
+    made[0].update(outcome="failed", marks={}, deciders={}, score=None)
+    folder = write_part(tmp_path / "c", "Child", made)
+    whole = benchmark_table({"Child": folder}, name="x")
+    file = folder / "results.jsonl"
+    first = {**made[0], "outcome": "unscored"}
+    file.write_text(json.dumps(first) + "\n" + file.read_text())
+    found = benchmark_table({"Child": folder}, name="x")
+    assert found == whole
+    assert (line(found)["n"], line(found)["n_failed"], line(found)["n_unscored"]) == (30, 1, 0)
+
+
+def test_rows_that_a_summary_does_not_know_make_the_part_unfinished(tmp_path):
+    folders = write_parts(tmp_path, TWO)
+    whole = benchmark_table(folders, name="x")
+    file = folders["Child"] / "results.jsonl"
+    text = file.read_text()
+    row = json.loads(text.splitlines()[0])
+    # A method that was added: its rows are in no line until the part is summarised again.
+    file.write_text(text + json.dumps({**row, "method": "late"}) + "\n")
+    found = benchmark_table(folders, name="x")
+    assert found["incomplete"] == [{"part": "Child", "why": "not finished"}]
+    assert [p["finished"] for p in found["parts"]] == [False, True]
+    assert found["rows"] == whole["rows"]
+    # A further prompt, or one that is gone.
+    for changed in (text + json.dumps({**row, "case": "new"}) + "\n", text[text.index("\n") + 1 :]):
+        file.write_text(changed)
+        found = benchmark_table(folders, name="x")
+        assert found["incomplete"] == [{"part": "Child", "why": "not finished"}]
 
 
 def test_the_run_of_several_suites_is_no_part(tmp_path):

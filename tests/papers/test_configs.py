@@ -89,20 +89,53 @@ def test_a_plan_dry_runs_and_asks_what_is_published(plan, tmp_path):
     prompts = 20 if "half" in made.suites[0].options else 30
     asked = {line["method"]: line for line in lines if line["role"] == "policy"}
     assert set(asked) == {method.label for method in made.methods}
+    rewarded = {line["method"]: line for line in lines if line["role"] == "reward"}
+    by_label = {method.label: method for method in made.methods}
     for method in made.methods:
         line = asked[method.label]
         assert line["rows"] == prompts
         calls = line["calls"]["low"], line["calls"]["high"]
-        if method.method == "align3":
-            wanted = prompts * len(method.options.get("stages", "123"))
-            assert calls == (wanted, wanted)
-        elif not method.equal_tokens_to:
-            assert calls == (prompts * CALLS[method.method],) * 2
+        # A control asks about as often as the method whose tokens it spends.
+        like = by_label.get(method.equal_tokens_to, method)
+        each = CALLS[like.method]
+        if like.method == "align3":
+            each = len(like.options.get("stages", "123"))
+        assert calls == (prompts * each, prompts * each)
+        scores = rewarded.pop(method.label, None)
+        assert (scores is not None) == (method.options.get("selector") == "reward")
+        if scores and method.equal_tokens_to:
+            assert scores["calls"] == {"low": prompts, "high": prompts * each}
+    assert not rewarded
     [judged] = [line for line in lines if line["role"] == "judge"]
     rows = prompts * len(made.methods)
     controls = 2 * prompts
     assert judged["calls"] == {"low": rows + controls, "high": 5 * (rows + controls)}
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("selector", ["reward", "random"])
+@pytest.mark.parametrize("follows", ["align3", "best_of_n"])
+def test_a_control_scores_its_own_candidates_and_not_those_of_the_method_it_follows(
+    tmp_path, selector, follows
+):
+    plan = next(p for p in PLANS if p.stem == "controls-equal-tokens-instruct")
+    data = yaml.safe_load(local(plan, tmp_path).read_text("utf-8"))
+    data.pop("baseline")
+    data["methods"] = [
+        {"method": follows},
+        {"name": "control", "method": "best_of_n", "selector": selector,
+         "equal_tokens_to": follows},
+    ]  # fmt: skip
+    (tmp_path / "made.yaml").write_text(yaml.safe_dump(data), "utf-8")
+    lines = estimate_plan(read_plan(tmp_path / "made.yaml", {})).to_dict()["lines"]
+    found = {(line["method"], line["role"]): line["calls"] for line in lines}
+    assert found["control", "policy"] == found[follows, "policy"]
+    assert ((follows, "reward") in found) == (follows == "best_of_n")
+    if selector == "random":
+        assert ("control", "reward") not in found
+    else:
+        most = found["control", "policy"]["high"]
+        assert found["control", "reward"] == {"low": 30, "high": most}
 
 
 def test_a_plan_samples_and_judges_as_published(plan, tmp_path):

@@ -17,6 +17,7 @@ from adhere.experiments.benchmark_table import benchmark_table
 from adhere.reporting.benchmark import (
     benchmark_csv,
     benchmark_latex,
+    benchmark_markdown,
     benchmark_text_table,
     render_benchmark,
     write_benchmark_report,
@@ -104,7 +105,9 @@ def test_names_from_outside_stay_names(tmp_path):
     html = render_benchmark(nasty)
     assert "<script>alert" not in html and "\u202e" not in html
     assert 'href="./a%20b%23%3F%25%26/report.html"' in html
-    assert "\u202e" not in benchmark_csv(nasty) + benchmark_latex(nasty)
+    markdown = benchmark_markdown(nasty)
+    assert "\u202e" not in benchmark_csv(nasty) + benchmark_latex(nasty) + markdown
+    assert "<script>" not in markdown and "&lt;script&gt;" in markdown
     assert r"\&" in benchmark_latex(nasty)
 
 
@@ -178,7 +181,7 @@ def test_the_terminal_has_a_section_for_each_scenario(table):
 
 
 def test_withheld_numbers_are_in_no_text(withheld):
-    for text in (printed(withheld), benchmark_latex(withheld)):
+    for text in (printed(withheld), benchmark_latex(withheld), benchmark_markdown(withheld)):
         assert not re.search(r"\d\d\.\d\d", text)
     assert "held" in printed(withheld)
     for line in csv.DictReader(io.StringIO(benchmark_csv(withheld))):
@@ -215,6 +218,23 @@ def test_the_latex_tables_are_of_one_width_and_mark_the_best(table):
     assert rf"\textbf{{{100 * best:.2f}}}" in subsets
     assert r"self\_refine" in subsets
     assert subsets.count(r"\textbf") == 3 and parts.count(r"\textbf") == 6
+
+
+def test_the_markdown_has_a_line_for_each_scenario_and_method_and_says_what_is_missing(tmp_path):
+    made = write_parts(tmp_path, ("Child", "Health"), spoil=3)
+    made["Travel"] = tmp_path / "Travel"
+    short = benchmark_table(made, name="x")
+    lines = benchmark_markdown(short).splitlines()
+    body = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    assert {len(cells) for cells in body} == {11}
+    assert [cells[:2] for cells in body[2:]] == [
+        [group, method]
+        for group in ("All scenarios", "Child", "Health")
+        for method in ("vanilla", "self\\_refine", "align3")
+    ]
+    best = row(short, "align3")
+    assert f"{100 * best['sar']:.2f} [{100 * best['sar_low']:.2f}" in lines[4]
+    assert "- Incomplete: Travel (not run yet)." in lines
 
 
 # ---------------------------------------------------------------- in a browser

@@ -79,6 +79,11 @@ def ask(
     )
     console = Console(stderr=True, quiet=quiet, highlight=False)
     chosen = make_method(parsed, order)
+    if Role.REWARD in chosen.requires:  # before any of the candidates is paid for
+        raise BadInput(
+            f"--method {parsed.method}: chooses by a reward model, and `adhere ask` has none",
+            hint=f"Choose otherwise: --method {parsed.method}:selector=checks (or random).",
+        )
     answer = asyncio.run(_answer(config, chosen, request, console))
     if not quiet:
         _show_marks(console, specification, prompt, answer)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from adhere.cli.console import wide_console
 from adhere.errors import BadInput
-from adhere.experiments.benchmark import BENCHMARK_FILE
+from adhere.experiments.benchmark_folders import BENCHMARK_FILE
 from adhere.experiments.specbench_files import write_specbench_files
 from adhere.reporting import (
     changes_table,
@@ -21,6 +21,7 @@ from adhere.reporting import (
     write_report,
 )
 from adhere.reporting.inputs import read_run
+from adhere.reporting.withheld import is_withheld
 
 
 def report(
@@ -29,8 +30,8 @@ def report(
     format: Annotated[
         Literal["table", "markdown", "csv", "latex"],
         Parameter(
-            help="how to print the table: table; markdown (of a run); csv or latex (of a benchmark "
-            "of several parts)"
+            help="how to print the table: table or markdown; csv or latex (of a benchmark of "
+            "several parts)"
         ),
     ] = "table",
     subset: Annotated[str, Parameter(help="all, unsafe or safe")] = "all",
@@ -60,7 +61,11 @@ def report(
     all parts.
     """
     if (run / BENCHMARK_FILE).is_file():
-        return _benchmark(run, format, [parquet, inspect, specbench])
+        others = {
+            "--subset": subset != "all", "--all-rows": all_rows, "--parquet": parquet is not None,
+            "--inspect": inspect is not None, "--specbench": specbench is not None,
+        }  # fmt: skip
+        return _benchmark(run, format, [option for option, given in others.items() if given])
     if format in ("csv", "latex"):
         raise BadInput(
             f"--format {format}: {run} is no benchmark of several parts",
@@ -80,6 +85,11 @@ def report(
         written += [("Inspect log", path) for path in write_inspect_log(run, inspect)]
     if specbench is not None:
         written += [("SpecBench", path) for path in write_specbench_files(run, specbench)]
+        if is_withheld(summary):
+            sys.stderr.write(
+                "note: the report withholds this judge's numbers, because it disagrees too much "
+                "with the checks; the SpecBench files hold its marks and scores all the same\n"
+            )
     lines = [f"{what}: {path} ({_size(path)})" for what, path in written]
     if format == "markdown":
         sys.stdout.write(to_markdown(found))
@@ -96,29 +106,34 @@ def report(
     return 0
 
 
-def _benchmark(folder: Path, format: str, others: list[Path | None]) -> int:
+def _benchmark(folder: Path, format: str, others: list[str]) -> int:
     """Write the page over all parts again and print the table."""
     from adhere.experiments.benchmark import refresh_benchmark
     from adhere.reporting.benchmark import (
         benchmark_csv,
         benchmark_latex,
+        benchmark_markdown,
         benchmark_text_table,
     )
 
-    if any(path is not None for path in others) or format == "markdown":
+    if others:
         raise BadInput(
-            f"{folder}: is a benchmark of several parts; files of rows are made of one part",
+            f"{folder}: is a benchmark of several parts; {', '.join(others)} is for the run of one "
+            "part",
             hint=f"Give the folder of a part, such as {folder}/NAME.",
         )
     table = refresh_benchmark(folder)
-    if format in ("csv", "latex"):
-        sys.stdout.write(benchmark_csv(table) if format == "csv" else benchmark_latex(table))
+    where = f"Report: {folder / 'report.html'}"
+    texts = {"csv": benchmark_csv, "latex": benchmark_latex, "markdown": benchmark_markdown}
+    if format in texts:
+        sys.stdout.write(texts[format](table))
+        sys.stderr.write(f"{where}\n")
         return 0
     console = wide_console()
     console.print(benchmark_text_table(table))
     console.print()
     console.print(table.get("headline", ""), highlight=False, markup=False)
-    console.print(f"Report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(where, highlight=False, markup=False, soft_wrap=True)
     return 0
 
 

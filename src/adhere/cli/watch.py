@@ -40,9 +40,17 @@ def watch_run(start: Start, *, max_unscored: float, quiet: bool = False) -> int:
     elif result.exit_code == EXIT_INCOMPLETE:
         sys.stderr.write(
             f"adhere: more than {max_unscored:.0%} of the rows failed or are unscored; "
-            f"their reasons stand in {result.folder / 'results.jsonl'}\n"
+            f"their reasons stand in {_reasons(result)}\n"
         )
     return result.exit_code
+
+
+def _reasons(result: Result) -> str:
+    """The files whose rows say why they have no verdict."""
+    if isinstance(result, RunResult):
+        return str(result.folder / "results.jsonl")
+    short = [part for part in result.parts.values() if part.exit_code == EXIT_INCOMPLETE]
+    return ", ".join(str(part.folder / "results.jsonl") for part in short)
 
 
 def show(result: Result) -> None:

@@ -2,29 +2,35 @@
 
 Each part is an ordinary run in a folder of its own, `out/PART/`, and can be opened, compared and
 judged again like any other. On top stand `out/benchmark.json` and `out/report.html`: all parts in
-one table, as the papers print it. A killed benchmark goes on where it was, like a run.
+one table, as the papers print it. A killed benchmark goes on where it was, like a run. Started
+with another choice of parts it keeps those that it has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adhere.errors import EXIT_DONE, BadInput, Stopped
+from adhere.errors import EXIT_DONE, AdhereError, BadInput, Stopped
+from adhere.experiments.benchmark_folders import (
+    BENCHMARK_FILE,
+    check_folders,
+    check_part_name,
+    read_benchmark,
+)
 from adhere.experiments.benchmark_table import benchmark_table
-from adhere.experiments.inputs import read_inputs, read_parts
+from adhere.experiments.inputs import Inputs, read_inputs, read_parts
 from adhere.experiments.phases import Listener
 from adhere.experiments.plan import Plan, StopPlan
-from adhere.experiments.run import Run, RunResult, Silent, run_experiment
+from adhere.experiments.run import Run, RunResult, Silent
 from adhere.records.run_folder import RUN_FILE, SUMMARY_FILE, write_atomic
 from adhere.spec import write_markdown
 from adhere.suites import Suite
-
-BENCHMARK_FILE = "benchmark.json"
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,9 @@ class BenchmarkResult:
 
     @property
     def did_nothing(self) -> bool:
-        """Whether all parts were finished before."""
-        return all(part.did_nothing for part in self.parts.values())
+        """Whether all parts were finished before, so that nothing was asked."""
+        nothing = all(part.did_nothing for part in self.parts.values())
+        return bool(self.parts) and not self.stopped and nothing
 
 
 async def evaluate_plan(
@@ -55,45 +62,58 @@ async def evaluate_plan(
     """Run (or go on with) a plan: one run, or one a part of a suite. Raises AdhereError."""
     listener = listener or Silent()
     parts = read_parts(plan)
-    if not parts:
-        _no_parts_here(plan)
-        return await run_experiment(plan, listener)
-    if len(parts) == 1:
-        _no_parts_here(plan)
-        result = await Run(read_inputs(plan, parts[0]), listener).run()
-        _write_spec(plan.out, parts[0])
+    check_folders(plan.out, parts)
+    if len(parts) < 2:
+        run = Run(read_inputs(plan, *parts), listener)
+        _say_overruled(run.inputs, plan, listener)
+        result = await run.run()
+        for part in parts:
+            _write_spec(plan.out, part)
         return result
-    if (plan.out / RUN_FILE).exists():
-        raise BadInput(
-            f"--out: {plan.out} is a run of one part; this plan has {len(parts)}",
-            hint="Choose another folder with --out.",
-        )
     plans = {part.name: part_plan(plan, part.name) for part in parts}
     # All mistakes are found before anything is asked.
     runs = {part.name: Run(read_inputs(plans[part.name], part), listener) for part in parts}
-    started = time.monotonic()
     results: dict[str, RunResult] = {}
-    stopped = ""
     try:
-        for number, part in enumerate(parts, 1):
-            listener.note(f"{part.name} ({number} of {len(parts)})")
-            limit = _left(plan, part.name, plans, time.monotonic() - started)
-            if limit is None:
-                stopped = f"stopped before {part.name}: what the whole may spend is spent"
-                break
-            runs[part.name].limit(limit)
-            results[part.name] = await runs[part.name].run()
-            _write_spec(plans[part.name].out, part)
-            if results[part.name].stopped:
-                stopped = f"{part.name}: {results[part.name].stopped}"
-                break
-    finally:
-        table = write_benchmark(plan, plans)
-    return BenchmarkResult(plan.out, results, table, stopped)
+        stopped = await _run_parts(plan, parts, runs, results, listener)
+    except BaseException:
+        # What is on its way up is what the user has to hear of, not a file that it left half-made.
+        with contextlib.suppress(AdhereError):
+            write_benchmark(plan, plans)
+        raise
+    return BenchmarkResult(plan.out, results, write_benchmark(plan, plans), stopped)
+
+
+async def _run_parts(
+    plan: Plan,
+    parts: Sequence[Suite],
+    runs: Mapping[str, Run],
+    results: dict[str, RunResult],
+    listener: Listener,
+) -> str:
+    """Run one part after the other into `results`. Returns why it ended early, or nothing."""
+    started = time.monotonic()
+    folders = _all_folders(plan.out, {part.name: plan.out / part.name for part in parts})
+    for number, part in enumerate(parts, 1):
+        listener.note(f"{part.name} ({number} of {len(parts)})")
+        left = _left(plan.stop, part.name, folders, time.monotonic() - started)
+        # A part that was finished asks nothing, so it needs nothing of a limit either.
+        if _is_spent(left, plan.stop) and not _summary(folders[part.name]).get("finished"):
+            return f"stopped before {part.name}: what the whole may spend is spent"
+        runs[part.name].limit(left)
+        result = results[part.name] = await runs[part.name].run()
+        _write_spec(folders[part.name], part)
+        if result.stopped:
+            return f"{part.name}: {result.stopped}"
+    return ""
 
 
 def part_plan(plan: Plan, name: str) -> Plan:
-    """The plan of one part: in a folder of its own, also of the run that is reused."""
+    """The plan of one part: in a folder of its own, also of the run that is reused.
+
+    Raises BadInput for a name that can be no folder's.
+    """
+    check_part_name(name)
     changes: dict[str, Any] = {"out": plan.out / name}
     if plan.reuse is not None:
         changes["reuse"] = plan.reuse / name
@@ -101,11 +121,24 @@ def part_plan(plan: Plan, name: str) -> Plan:
 
 
 def write_benchmark(plan: Plan, plans: Mapping[str, Plan]) -> Mapping[str, Any]:
-    """Write benchmark.json and report.html over the parts there are; return the table."""
-    folders = {name: part.out for name, part in plans.items()}
+    """Write benchmark.json and report.html over the parts there are; return the table.
+
+    Parts of an earlier start are among them, also those that this plan does not choose.
+    """
+    folders = _all_folders(plan.out, {name: part.out for name, part in plans.items()})
     if not any((folder / SUMMARY_FILE).is_file() for folder in folders.values()):
         return {}
     return _write_table(plan.out, folders, plan.out.name, plan.sampling.seed)
+
+
+def _all_folders(out: Path, mine: Mapping[str, Path]) -> dict[str, Path]:
+    """The parts of a plan and those that its folder has from before, in the order they came."""
+    try:
+        known = read_benchmark(out).folders
+    except BadInput:
+        known = {}  # there is none yet, or it is damaged and will be written anew
+    kept = {n: at for n, at in known.items() if n in mine or (at / RUN_FILE).is_file()}
+    return {**kept, **mine}
 
 
 def _write_table(out: Path, folders: Mapping[str, Path], name: str, seed: int) -> Mapping[str, Any]:
@@ -120,54 +153,54 @@ def _write_table(out: Path, folders: Mapping[str, Path], name: str, seed: int) -
 
 def refresh_benchmark(folder: Path) -> Mapping[str, Any]:
     """Write benchmark.json and report.html of a folder again, from its parts. Raises BadInput."""
-    file = folder / BENCHMARK_FILE
-    try:
-        known = json.loads(file.read_text(encoding="utf-8"))
-        folders = {str(p["part"]): folder / str(p["part"]) for p in known["parts"]}
-        name, seed = str(known["name"]), int(known["seed"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise BadInput(
-            f"{file}: cannot be read; expected what `adhere eval` wrote",
-            hint="Run the same `adhere eval` again: it writes the file anew.",
-        ) from None
-    return _write_table(folder, folders, name, seed)
+    known = read_benchmark(folder)
+    return _write_table(folder, known.folders, known.name, known.seed)
 
 
-def _no_parts_here(plan: Plan) -> None:
-    """Refuse a folder that holds the parts of a benchmark. Raises BadInput."""
-    if (plan.out / BENCHMARK_FILE).exists():
-        raise BadInput(
-            f"--out: {plan.out} holds a benchmark of several parts",
-            hint="Choose another folder with --out.",
+def _say_overruled(inputs: Inputs, plan: Plan, listener: Listener) -> None:
+    """Say so when one spec was given for a suite that brings its own."""
+    own = [suite.name for suite in inputs.suites if suite.spec is not None]
+    if plan.spec is not None and own:
+        which = ", ".join(own)
+        listener.note(
+            f"note: everything is scored under {plan.spec}, not under the specs that belong to "
+            f"{which}; leave --spec out to use those"
         )
 
 
-def _left(plan: Plan, name: str, plans: Mapping[str, Plan], seconds: float) -> StopPlan | None:
-    """What this part may spend of the limits of the whole; None when nothing is left."""
-    stop = plan.stop
-    others = [_spent(part.out) for other, part in plans.items() if other != name]
+def _left(stop: StopPlan, name: str, folders: Mapping[str, Path], seconds: float) -> StopPlan:
+    """What a part may spend of the limits of the whole; 0 where nothing is left."""
+    others = [_spent(folder) for other, folder in folders.items() if other != name]
     changes: dict[str, float] = {}
     if stop.tokens is not None:
-        changes["tokens"] = stop.tokens - sum(tokens for tokens, _ in others)
+        changes["tokens"] = max(0, stop.tokens - sum(tokens for tokens, _ in others))
     if stop.cost is not None:
-        changes["cost"] = stop.cost - sum(cost for _, cost in others)
+        changes["cost"] = max(0.0, stop.cost - sum(cost for _, cost in others))
     if stop.seconds is not None:
-        changes["seconds"] = stop.seconds - seconds
-    return None if _any_spent(changes.values()) else stop.model_copy(update=changes)
+        changes["seconds"] = max(0.0, stop.seconds - seconds)
+    return stop.model_copy(update=changes)
 
 
-def _any_spent(left: Iterable[float]) -> bool:
-    return any(value <= 0 for value in left)
+def _is_spent(left: StopPlan, stop: StopPlan) -> bool:
+    """Whether nothing is left of a limit. A cost of 0 from the start still allows what is free."""
+    return left.tokens == 0 or left.seconds == 0 or (left.cost == 0 and stop.cost != 0)
+
+
+def _summary(folder: Path) -> Mapping[str, Any]:
+    """A part's summary; empty where there is none that can be read."""
+    try:
+        found = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _spent(folder: Path) -> tuple[int, float]:
     """Tokens and money that a part has spent so far."""
-    try:
-        summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0, 0.0
-    used = summary["spent"]
-    return used["prompt_tokens"] + used["completion_tokens"], summary.get("spent_cost") or 0.0
+    summary = _summary(folder)
+    used = summary.get("spent") or {}
+    tokens = used.get("prompt_tokens", 0) + used.get("completion_tokens", 0)
+    return tokens, summary.get("spent_cost") or 0.0
 
 
 def _write_spec(folder: Path, part: Suite) -> None:

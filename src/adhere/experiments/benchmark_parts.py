@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,12 +52,22 @@ class Told(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a benchmark, read from its run folder."""
+    """One part of a benchmark, read from its run folder.
+
+    `arms` has those of the summary alone. `is_behind`: whether rows were written after it, so that
+    its numbers and theirs are not of one moment.
+    """
 
     name: str
     path: Path
     summary: Mapping[str, Any]
     arms: Mapping[Arm, list[Told]]
+    is_behind: bool = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether all of its rows are there and in its summary."""
+        return bool(self.summary.get("finished", True)) and not self.is_behind
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -89,12 +99,21 @@ def read_part(name: str, path: Path) -> Part | None:
         raise BadInput(
             f"{path / SUMMARY_FILE}: found {len(suites)} suites; expected the run of one part"
         )
-    return Part(name, path, summary, _arms(rows))
+    summarised = {
+        (str(row.get("model")), str(row.get("method"))): row.get("n")
+        for row in summary["rows"]
+        if row.get("subset", "all") == "all" and not row.get("control")
+    }
+    arms = _arms(rows)
+    is_behind = summarised != {arm: len(found) for arm, found in arms.items()}
+    known = {arm: found for arm, found in arms.items() if arm in summarised}
+    return Part(name, path, summary, known, is_behind)
 
 
 def _arms(rows: RowsFile) -> dict[Arm, list[Told]]:
-    arms: dict[Arm, list[Told]] = {}
-    for at, row in enumerate(rows, 1):
+    """The rows of each arm; the last one where a run at work has tried a row again."""
+    arms: dict[Arm, dict[tuple[str, int], Told]] = {}
+    for at, row in enumerate(_whole_rows(rows), 1):
         try:
             arm = str(row["model"]), str(row["method"])
             told = _told(row)
@@ -102,8 +121,22 @@ def _arms(rows: RowsFile) -> dict[Arm, list[Told]]:
             raise BadInput.at(
                 rows.path, at, "a row without the fields of a run", "rows written by `adhere eval`"
             ) from None
-        arms.setdefault(arm, []).append(told)
-    return arms
+        arms.setdefault(arm, {})[told.case, told.repeat] = told
+    return {arm: list(found.values()) for arm, found in arms.items()}
+
+
+def _whole_rows(rows: RowsFile) -> Iterator[Mapping[str, Any]]:
+    """The rows, without a last line that a kill tore or that is being written just now."""
+    read = 0
+    try:
+        for row in rows:
+            read += 1
+            yield row
+    except BadInput:
+        with rows.path.open("rb") as file:
+            lines = [line[-1:] for line in file if line.strip()]
+        if len(lines) != read + 1 or lines[-1] == b"\n":
+            raise
 
 
 def _told(row: Mapping[str, Any]) -> Told:

@@ -125,7 +125,7 @@ def _part_facts(name: str, where: Path, part: Part | None) -> dict[str, Any]:
         "name": name,
         "folder": where.name,
         "found": True,
-        "finished": bool(part.summary.get("finished", True)),
+        "finished": part.finished,
         "spec": spec.get("name"),
         "digest": spec.get("digest"),
         "n_safety": sum(rule.get("kind") == "safety" for rule in rules),
@@ -146,9 +146,9 @@ def _incomplete(part: Part | None) -> str:
     """Why a part is not whole; empty when it is."""
     if part is None:
         return "not run yet"
-    if part.summary.get("finished", True):
+    if part.finished:
         return ""
-    stopped = part.summary.get("stopped")
+    stopped = "" if part.is_behind else part.summary.get("stopped")
     return f"not finished ({stopped})" if stopped else "not finished"
 
 

@@ -48,7 +48,10 @@ def benchmark_headline(table: Mapping[str, Any]) -> str:
     if best["sar_diff_low"] > 0:
         sentence = f"{name} moves {figures}{_cost(best, arms)}."
         if best["oracle"]:
-            sentence += " It selects by the checks that score: this is what checks in the loop buy."
+            sentence += (
+                " It selects by the checks (or the judge) that also score: this is what perfect "
+                "selection would give."
+            )
         return sentence
     if best["sar_diff_high"] < 0:
         return f"No method beats {baseline}; the nearest, {name}, moves {figures}."
@@ -99,7 +102,8 @@ def benchmark_notes(table: Mapping[str, Any]) -> list[str]:
         notes.append(f"The scenarios differ in {table['not_pooled']}: no number is over all.")
     if any(r["oracle"] for r in table["rows"]):
         notes.append(
-            "† Oracle selector: candidates are chosen by the checks that also score the result."
+            "† Oracle selector: candidates are chosen by the checks (or the judge) that also score "
+            "the result, so this is what perfect selection would give, not a fair comparison."
         )
     if any(r["control"] for r in table["rows"]):
         notes.append(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adhere.chat import Answer
 from adhere.experiments.answering import worth_retrying
 from adhere.experiments.benchmark import part_plan
+from adhere.experiments.benchmark_folders import check_folders
 from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, measure, together
 from adhere.experiments.inputs import Inputs, read_inputs, read_parts
 from adhere.experiments.marking import waits_for_judge
 from adhere.experiments.plan import Plan
+from adhere.experiments.reusing import check_reusable
 from adhere.experiments.roles import check_needs
 from adhere.judging import ModelJudge
 from adhere.records import row_key
@@ -23,17 +26,27 @@ from adhere.records.run_folder import RESULTS_FILE, SUMMARY_FILE
 def estimate_plan(plan: Plan) -> Estimate:
     """The estimate of what is left of a plan, all its parts together.
 
-    Raises BadInput as the run itself would.
+    Raises BadInput as the run itself would, except for a missing key: none is needed here.
     """
     parts = read_parts(plan)
+    check_folders(plan.out, parts)
     if len(parts) < 2:
-        return _estimate(plan, read_inputs(plan, *parts))
-    plans = [(part_plan(plan, part.name), part) for part in parts]
-    return together([_estimate(made, read_inputs(made, part)) for made, part in plans])
+        found = _estimate(plan, read_inputs(plan, *parts))
+    else:
+        plans = [(part_plan(plan, part.name), part) for part in parts]
+        found = together([_estimate(made, read_inputs(made, part)) for made, part in plans])
+    if (half_width := plan.stop.half_width) is not None:
+        early = (
+            f"This is for all prompts. The run may stop earlier, after any whole block of them, "
+            f"once every method's SAR is known to ±{half_width:g}."
+        )
+        found = replace(found, notes=(*found.notes, early))
+    return found
 
 
 def _estimate(plan: Plan, inputs: Inputs) -> Estimate:
     check_needs(inputs)
+    check_reusable(inputs)
     rows = _rows(plan.out)
     done = {row_key(row) for row in rows if not worth_retrying(row)}
     # How fast and how long calls are is best known from the rows there are.

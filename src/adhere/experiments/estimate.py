@@ -22,7 +22,7 @@ from adhere.experiments.inputs import Arm, Inputs
 from adhere.experiments.pricing import Prices
 from adhere.experiments.sizes import CHARACTERS_HIGH, CHARACTERS_LOW, MESSAGE_HIGH, Sizes
 from adhere.experiments.tally import Line, Range, Tally, either
-from adhere.methods.base import CallPlan
+from adhere.methods.base import CallPlan, PlannedCall
 from adhere.models.connect import ModelConfig
 from adhere.records.run_folder import Key
 
@@ -151,13 +151,28 @@ def together(parts: Sequence[Estimate]) -> Estimate:
 def _plan(arm: Arm, able: frozenset[Capability], inputs: Inputs) -> CallPlan | None:
     """The arm's calls, or None for a method from elsewhere that does not say."""
     if arm.equal_tokens_to:
-        # It spends what the other one spends; how many calls that makes depends on their lengths.
-        other = next(a for a in inputs.arms if a.label == arm.equal_tokens_to)
-        same = _plan(other, able, inputs)
-        return same and replace(same, why=f"about as many tokens as {other.label}")
+        return _as_many(arm, able, inputs)
     expected = getattr(arm.method, "expected_calls", None)
     plan: CallPlan | None = expected(able, inputs.spec) if expected else None
     return plan
+
+
+def _as_many(arm: Arm, able: frozenset[Capability], inputs: Inputs) -> CallPlan | None:
+    """The calls of an arm that spends what another one spends; how many depends on their lengths.
+
+    It asks the policy as the other one does. A reward model scores its own candidates, at most one
+    a call, and none of the other one's.
+    """
+    other = next(a for a in inputs.arms if a.label == arm.equal_tokens_to)
+    same = _plan(other, able, inputs)
+    if same is None:
+        return None
+    calls = [call for call in same.calls if call.role is Role.POLICY]
+    if Role.REWARD in arm.method.requires:
+        order = getattr(arm.method.config, "order", inputs.plan.order)  # type: ignore[attr-defined]
+        most = max(1, sum(call.high for call in calls))
+        calls.append(PlannedCall("rewards", (order,), 1, most, 1, max_tokens=0, role=Role.REWARD))
+    return replace(same, calls=tuple(calls), why=f"about as many tokens as {other.label}")
 
 
 def possible_capabilities(model: ModelConfig) -> list[frozenset[Capability]]:

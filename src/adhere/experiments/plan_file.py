@@ -33,6 +33,8 @@ def overlay(data: dict[str, Any], given: dict[str, Any]) -> None:
             data[role] = {"model": data[role]}
     if "suites" in given and "prompts" not in given:
         data.pop("prompts", None)  # other questions are asked
+        if "suites" not in data and "spec" not in given:
+            data.pop("spec", None)  # it belongs to the prompts; a suite brings its own
     if "prompts" in given and "suites" not in given:
         data.pop("suites", None)
     if "suites" in given and "suites" in data:
@@ -137,10 +139,20 @@ def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
     for model in [*_each(data.get("models")), data.get("judge"), data.get("reward")]:
         if isinstance(model, dict) and isinstance(model.get("chat_template"), str):
             model["chat_template"] = folder / model["chat_template"]
-    for suite in _each(data.get("suites")):
-        for options in (suite, suite.get("options")) if isinstance(suite, dict) else ():
-            if isinstance(options, dict) and isinstance(options.get("path"), str):
-                options["path"] = folder / options["path"]
+    if data.get("suites"):
+        data["suites"] = [_anchored(suite, folder) for suite in _each(data["suites"])]
+
+
+def _anchored(suite: Any, folder: Path) -> Any:
+    """A suite of a file with the path of its data, in whichever form it is written."""
+    try:
+        made = SuitePlan.model_validate(suite)
+    except ValidationError:
+        return suite  # the plan says what is wrong with it
+    options = made.options
+    if isinstance(options.get("path"), str):
+        options = {**options, "path": folder / options["path"]}
+    return {"suite": made.suite, "options": options}
 
 
 def _each(value: Any) -> list[Any]:

@@ -95,7 +95,7 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise disk_error(error, path) from None
-        if existed and not (path / RUN_FILE).exists() and _foreign(path):
+        if existed and not (path / RUN_FILE).exists() and is_foreign(path):
             raise BadInput(
                 f"--out: {path} holds other files and is no run folder",
                 hint="Choose a new or an empty folder with --out.",
@@ -314,7 +314,8 @@ def _missing(path: Path) -> list[Path]:
 _OWN = (".lock", JOURNAL_FILE, f"{JOURNAL_FILE}-wal", f"{JOURNAL_FILE}-shm", f".{RUN_FILE}.tmp")
 
 
-def _foreign(path: Path) -> bool:
+def is_foreign(path: Path) -> bool:
+    """Whether a folder holds anything that a start which was killed at once does not leave."""
     return any(entry.name not in _OWN for entry in path.iterdir())
 
 

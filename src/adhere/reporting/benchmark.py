@@ -12,6 +12,7 @@ from urllib.parse import quote
 from adhere.errors import disk_error
 from adhere.reporting import formats as f
 from adhere.reporting.benchmark_texts import (
+    ALL_PARTS,
     benchmark_csv,
     benchmark_latex,
     benchmark_text_table,
@@ -30,11 +31,13 @@ from adhere.reporting.grid import Bar, Cell, Column, interval_bar
 from adhere.reporting.notes import outcome_notes
 from adhere.reporting.page import _asset, _environment, _policy
 from adhere.reporting.report import REPORT_NAME
-from adhere.reporting.tables import SUBSETS, Row
+from adhere.reporting.table_texts import to_markdown
+from adhere.reporting.tables import SUBSETS, Row, Table
 
 __all__ = [
     "benchmark_csv",
     "benchmark_latex",
+    "benchmark_markdown",
     "benchmark_text_table",
     "render_benchmark",
     "write_benchmark_report",
@@ -86,6 +89,22 @@ def render_benchmark(table: Mapping[str, Any]) -> str:
             csp=_policy(css, js),
         )
     )
+
+
+def benchmark_markdown(table: Mapping[str, Any]) -> str:
+    """For an issue or a README: one Markdown table over all prompts, then the notes as a list."""
+    rows = []
+    for part in (None, *part_names(table)):
+        for row in lines_of(table, part):
+            group = ALL_PARTS if part is None else f.one_line(part, 60)
+            if several_models(table):
+                who = "controls" if row.get("control") else f.one_line(row.get("model"), 80)
+                group += f" · {who}"
+            control = bool(row.get("control"))
+            rows.append(Row(_cells(table, row), group, control, is_base(table, row), row))
+    notes = [incomplete_sentence(table), *(table.get("notes") or ())]
+    shown = tuple(f.one_line(note, 600) for note in notes if note)
+    return to_markdown(Table("all", _columns(table), tuple(rows), shown))
 
 
 def _link(part: Mapping[str, Any]) -> str:
