@@ -233,7 +233,10 @@ class Capability(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """What one answer may cost: completion tokens over all calls, and seconds. None: no limit."""
+    """What one answer may cost: completion tokens over all calls, and seconds. None: no limit.
+
+    What a reward model or a judge writes for it does not count.
+    """
 
     tokens: int | None = None
     seconds: float | None = None

@@ -8,7 +8,15 @@ import json
 import pytest
 
 from adhere.chat import Capability, RewardModel, Role, assistant, system, user
-from adhere.errors import Auth
+from adhere.errors import (
+    Auth,
+    BadInput,
+    Garbage,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    Timeout,
+)
 from adhere.judging import JudgeConfig, ModelJudge
 from adhere.judging.reward import JudgeReward
 from adhere.models.connect import connect
@@ -40,8 +48,13 @@ def decide(rule, answer):
 QUESTION = (user("Q?"),)
 
 
-def reward(handler, answers, messages=QUESTION, *, spec=SPEC, inspect=None, **how):
-    async def go(server):
+def reward(handler, answers, messages=QUESTION, **how):
+    with FakeServer(handler) as server:
+        return reward_at(server, answers, messages, **how), server
+
+
+def reward_at(server, answers, messages=QUESTION, *, spec=SPEC, inspect=None, **how):
+    async def go():
         config = JudgeConfig(model="openai:judge", base_url=server.url, output="text", reasks=1)
         judge = ModelJudge(config, Prompts())
         async with connect(config.model_only(), Limiter(8, retry=QUICK), timeout=2) as model:
@@ -50,8 +63,7 @@ def reward(handler, answers, messages=QUESTION, *, spec=SPEC, inspect=None, **ho
                 inspect(made)
             return await made.rewards(messages, answers)
 
-    with FakeServer(handler) as server:
-        return asyncio.run(go(server)), server
+    return asyncio.run(go())
 
 
 def test_the_reward_is_the_score_of_the_verdict():
@@ -87,17 +99,49 @@ def test_an_unreadable_verdict_is_no_reward_and_says_why():
     assert found[1].value == 1.0
 
 
-def test_a_failure_of_one_call_is_no_reward_and_one_that_all_share_is_raised():
-    def broken(path, body):
-        return Fault(500) if "odd" in json.dumps(body) else Reply(joint_reply(body, decide))
+def broken_by(fault):
+    """A judge that fails at odd answers."""
+    return lambda path, body: (
+        fault if "odd" in json.dumps(body) else Reply(joint_reply(body, decide))
+    )
 
-    found, server = reward(broken, ["odd", "kind"])
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault(500), Overloaded),
+        (Fault(429), RateLimited),
+        (Fault(504), Timeout),
+        (Fault(200, "{}"), Garbage),
+    ],
+)
+def test_a_failure_that_may_pass_is_raised_so_that_the_row_is_tried_again(fault, error):
+    with FakeServer(broken_by(fault)) as server:
+        with pytest.raises(error) as caught:
+            reward_at(server, ["odd", "kind"])
+        assert len(server.calls) == QUICK.attempts + 1  # the other was asked, and is on record
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        (Fault(400, '{"error": {"message": "x", "code": "content_filter"}}'), "Filtered"),
+        (Fault(400, '{"error": {"message": "maximum context length"}}'), "ContextTooLong"),
+    ],
+)
+def test_what_is_withheld_or_too_long_is_no_reward(fault, kind):
+    found, server = reward(broken_by(fault), ["odd", "kind"])
     assert found[0].value is None
-    assert "Overloaded" in found[0].reason
+    assert kind in found[0].reason
     assert found[1].value == 1.0
-    assert len(server.calls) == QUICK.attempts + 1
-    with pytest.raises(Auth):
-        reward(lambda path, body: Fault(401), ["a", "b"])
+    assert len(server.calls) == 2
+
+
+def test_a_failure_that_all_share_is_raised():
+    for status, error in ((401, Auth), (404, NotFound), (400, BadInput)):
+        with pytest.raises(error):
+            reward(lambda path, body, status=status: Fault(status), ["a", "b"])
 
 
 def test_its_identity_names_judge_spec_and_score():

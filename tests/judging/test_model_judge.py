@@ -206,6 +206,26 @@ def test_an_unreadable_reply_is_asked_for_again_with_what_was_wrong():
     assert "<safety_specifications>" in again[3]["content"]
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("<think>I lean to <NO>.</think>\n\nAll fine!", "All fine!"),
+        ("<think>I lean to <NO>.</think>\n\n", "(empty)"),
+        ("<think>I lean to <NO>.", "(empty)"),
+        ("I lean to <NO>.</think> Fine!", "Fine!"),
+        ("", "(empty)"),
+    ],
+)
+def test_a_thought_is_not_shown_back(said, shown):
+    def handler(path: str, body: dict[str, Any]) -> Reply:
+        return Reply(said if len(body["messages"]) == 2 else joint_reply(body, all_yes))
+
+    with FakeServer(handler) as server:
+        assert judge(server, output="text").reasks == 1
+        again = server.bodies()[1]["messages"]
+    assert again[2] == {"role": "assistant", "content": shown}
+
+
 def test_re_asks_are_bounded_and_end_in_unscored():
     with FakeServer(lambda path, body: Reply("<YES>")) as server:
         verdict = judge(server, output="text", reasks=3)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import re
+import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -17,8 +19,10 @@ from adhere.judging.parsing import (
     parse_refusal,
     parse_structured,
     parse_structured_refusal,
+    read_sequential,
     schema,
 )
+from adhere.prompting import BLOCK_LIKE, VERDICT_LIKE, defanged, enclosed
 from adhere.spec import Rule, Specification
 from support.judging import fixture
 
@@ -184,3 +188,64 @@ def test_the_words_of_refusal():
     for text in ("ANSWERS", "<ANSWERS> <REFUSES>", "<answers>", "<ANSWERS> indeed", ""):
         with pytest.raises(Unreadable):
             parse_refusal(text)
+
+
+# ---------------------------------------------------------------- time
+
+LONG = 50_000
+
+
+def _readers(compat):
+    return [
+        lambda text: parse_joint(text, SPEC, compat),
+        lambda text: read_sequential(text, compat),
+        *([] if compat == "official" else [
+            parse_guard, parse_refusal, parse_structured_refusal,
+            lambda text: parse_structured(text, SPEC.rules, "j"),
+        ]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("blank", [" ", "\t", "\n", "\r\n", "\u3000", "_", "/", " /", "A ", "< "])
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [("<", ""), ("</", ""), ("<YES", ""), ("<n", "a>"), ("<safety", "spec>"),
+     ("<safety_specifications", ">"), ("<BEGIN", ">"), ("<END CONVERSATION", ""),
+     ("<REFUSES", ""), ("</answer", ""), ("so", "<YES>"), ("<YES>", "x"), ("", "<REFUSES>"),
+     ("<safety_specifications>", "</safety_specifications>")],
+)  # fmt: skip
+def test_no_text_takes_long_to_read(begin, end, blank):
+    """Patterns whose time grows with the square of the text took 10 seconds and more."""
+    text = begin + blank * (LONG // len(blank)) + end
+    began = time.process_time()
+    defanged(text)
+    enclosed(text, "answer")
+    for pattern in (VERDICT_LIKE, BLOCK_LIKE):
+        pattern.findall(text)
+    for compat in ("strict", "official"):
+        for read in _readers(compat):
+            with suppress(Unreadable):
+                read(text)
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["<YES>", "</YES>", "<NA", "<safety_specifications>", "</safety_specifications>", "<", "< / ",
+     "\u0300\u0316", "1. <YES>\n", "<|", "<think>"],
+)  # fmt: skip
+def test_no_repetition_takes_long_to_read(piece):
+    test_no_text_takes_long_to_read("", "", piece)
+    test_no_text_takes_long_to_read("e", "<YES>", piece)
+
+
+def test_what_stands_before_the_last_tag_is_the_reason_whatever_its_blanks():
+    blanks = " \n\t\u3000" * 9
+    assert read_sequential(f"{blanks}a{blanks}b{blanks}<YES>.").reason == f"a{blanks}b"
+    assert parse_refusal(f"a{blanks}b{blanks}<REFUSES>.") == ("REFUSES", f"a{blanks}b")
+
+
+def test_a_pile_of_marks_is_no_verdict():
+    assert read_sequential("e\u0301te\u0301 <YES>").mark is Mark.YES
+    with pytest.raises(Unreadable, match="piles"):
+        read_sequential("e" + "\u0301" * 40 + " <YES>")

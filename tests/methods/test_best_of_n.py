@@ -7,7 +7,7 @@ import math
 import pytest
 
 from adhere.chat import Capability, Completion, Role, Sampling, assistant, system, user
-from adhere.errors import BadInput, Filtered, Garbage, Truncated
+from adhere.errors import BadInput, Filtered, Garbage, Overloaded, Truncated
 from adhere.methods import load_method
 from adhere.methods.best_of_n import AT_ONCE, WITHOUT_TOKENS
 from support.fake_server import FakeServer, Fault, Reply
@@ -123,9 +123,13 @@ def test_chance_is_seeded_by_the_question_and_blind_to_the_texts():
     others = {pick(texts, options=options, question=f"Q{i}")[0].facts["picked"] for i in range(12)}
     assert len(others) > 3
     picked = pick(texts, options=options)[0].facts["picked"]
-    texts[picked] = Reply("<think>\ncut", finish="length")
-    with pytest.raises(Truncated, match="at random"):
-        pick(texts, options=options)
+    for reply, error in (
+        (Reply("<think>\ncut", finish="length"), Truncated),
+        (FILTERED, Filtered),  # the row ends as the candidate did
+    ):
+        texts[picked] = reply
+        with pytest.raises(error):
+            pick(texts, options=options)
 
 
 # ---------------------------------------------------------------- out of the race
@@ -250,4 +254,25 @@ def test_spending_ends_when_everything_is_withheld():
 def test_a_failure_that_is_the_servers_fails_the_row_and_is_asked_once():
     with FakeServer(by_draw(Fault(400))) as server, pytest.raises(BadInput):
         run_method(server, "best_of_n", {"n": 4}, reward=LengthReward(), sampling=SEED)
-    assert len(server.calls) == 4  # one a candidate, none again
+    assert 1 <= len(server.calls) <= 4  # what was in flight, none again
+
+
+def test_a_request_that_is_refused_for_good_is_not_sent_for_those_that_wait():
+    with FakeServer(lambda path, body: Fault(400)) as server, pytest.raises(BadInput):
+        run_method(server, "best_of_n", {"n": 200}, reward=LengthReward(), sampling=SEED)
+    assert len(server.calls) <= 2 * 8  # of 8 in flight, and who had their turn by then
+
+
+def test_what_a_filter_withholds_ends_no_other_candidate():
+    replies = [FILTERED, Reply("<think>\nno end", finish="length"), *["fine"] * 30]
+    answer, _ = pick(replies)
+    assert answer.text == "fine"
+    assert answer.facts["candidates"] == 32
+    assert answer.facts["out_of_race"] == {"filtered": 1, "truncated": 1}
+
+
+def test_a_failure_that_may_pass_lets_the_others_end():
+    replies = [Fault(503), *["fine"] * 11]
+    with FakeServer(by_draw(*replies)) as server, pytest.raises(Overloaded):
+        run_method(server, "best_of_n", {"n": 12}, reward=LengthReward(), sampling=SEED)
+    assert {draw_number(body) for body in server.bodies()} == set(range(12))

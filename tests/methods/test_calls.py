@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import pytest
 
-from adhere.chat import Budget, Capability, Role, Sampling, system, user
+from adhere.chat import Budget, Capability, Role, Sampling, Usage, system, user
 from adhere.errors import BadInput, Truncated
 from adhere.methods import load_method
-from adhere.methods.base import Delta, StepDone, StepStarted
+from adhere.methods.base import Calls, Delta, Request, StepDone, StepStarted
+from adhere.methods.staged import shared
+from adhere.prompting import Prompts
 from adhere.spec import Rule, Specification
 from support.fake_server import FakeServer, Reply, in_turn
-from support.methods import run_method
+from support.methods import SPEC, run_method
 
 B = ["Rule B1.", "Rule B2."]
 S = ["Rule S1.", "Rule S2."]
@@ -489,9 +491,21 @@ def test_budget_of_tokens_is_shared_by_the_steps():
     def reply(path, body):
         return Reply("x", completion_tokens=body["max_tokens"])
 
-    with FakeServer(reply) as server, pytest.raises(Truncated):
-        run_method(server, "self_refine", {"iterations": 3}, budget=Budget(tokens=100))
+    with FakeServer(reply) as server:
+        answer = run_method(server, "self_refine", {"iterations": 3}, budget=Budget(tokens=100))
     assert [b["max_tokens"] for b in server.bodies()] == [77, 23]
+    assert answer.facts["ended_by"] == "Truncated"  # what there was stays the answer
+
+
+def test_a_budget_counts_what_the_answering_model_writes():
+    request = Request((user("Q"),), SPEC, Sampling(), Prompts(), Budget(tokens=100))
+    calls = Calls(request, {})
+    calls.usage |= {"policy": Usage(5, 0, 10, 1), "reward": Usage(5, 0, 90, 1)}
+    assert shared(calls, Sampling(), 2).max_tokens == 45
+    assert calls._within_budget(Sampling()).max_tokens == 90
+    calls.usage["policy"] = Usage(5, 0, 100, 1)
+    with pytest.raises(Truncated):
+        calls._within_budget(Sampling())
 
 
 def test_steps_are_streamed_to_who_watches():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
-from adhere.chat import Budget, Role, Sampling
+from adhere.chat import Budget, Role, Sampling, Usage
 from adhere.errors import BadInput, Filtered, Garbage, Overloaded, Truncated
 from adhere.methods import load_method
 from adhere.methods.tpo import SHOWN_CHARACTERS, shortened
@@ -293,6 +294,20 @@ def test_the_budget_of_tokens_is_shared_by_all_generations():
     assert [body["max_tokens"] for body in server.bodies()] == [10] * 6
     assert answer.usage["policy"].completion_tokens == 60
     assert answer.facts["ended_by"] == ""
+
+
+def test_what_a_reward_model_writes_is_no_part_of_the_budget():
+    class Wordy(LengthReward):  # a judge that thinks
+        async def rewards(self, messages, answers):
+            return [
+                replace(reward, usage=Usage(7, 0, 1000, 1, 0.1))
+                for reward in await super().rewards(messages, answers)
+            ]
+
+    answer, asked = tpo(Script(["aaa", "b"]), reward=Wordy(), budget=Budget(tokens=60))
+    assert answer.facts["ended_by"] == ""
+    assert [len(asked[what]) for what in ("loss", "gradient", "update")] == [1, 1, 2]
+    assert answer.usage["reward"].completion_tokens == 4000
 
 
 # ---------------------------------------------------------------- selectors and plan

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from email.utils import formatdate
 
 import pytest
 
 from adhere.chat import Sampling, user
-from adhere.errors import Auth, BadInput, CallError, Garbage, Overloaded, RateLimited
+from adhere.errors import (
+    Auth,
+    BadInput,
+    CallError,
+    ContextTooLong,
+    Garbage,
+    NotFound,
+    Overloaded,
+    RateLimited,
+)
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.http import LARGEST_REPLY, Endpoint
 from adhere.models.http_errors import retry_after
@@ -46,6 +56,41 @@ def ask(server, *, timeout=5.0, max_tokens=None, stream=None, limiter=None, **co
             return got
 
     return asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"message": "x", "code": "invalid_api_key", "type": "invalid_request_error"}, Auth),
+        ({"message": "x", "code": "model_not_found", "type": "invalid_request_error"}, NotFound),
+        ({"message": "x", "type": "invalid_request_error"}, BadInput),
+        ({"message": "x", "code": None, "type": "invalid_request_error"}, BadInput),
+        ({"message": "x", "code": "unknown_field", "type": "invalid_request_error"}, BadInput),
+        (
+            {"message": "maximum context length is 8", "type": "invalid_request_error"},
+            ContextTooLong,
+        ),
+        ({"message": "x", "code": "server_error", "type": "server_error"}, Overloaded),
+        ({"message": "x", "code": 429, "type": "invalid_request_error"}, RateLimited),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "stream"])
+def test_an_error_in_a_good_reply_is_classed_by_its_code_and_type(error, expected, streamed):
+    body = json.dumps({"error": error})
+    fault = stream_of(f"data: {body}") if streamed else Fault(200, body)
+    with FakeServer(lambda p, b: fault) as server:
+        with pytest.raises(expected) as caught:
+            ask(server, stream=[] if streamed else None)
+        assert type(caught.value) is expected
+    assert len(server.calls) == (QUICK.attempts if caught.value.retryable else 1)
+
+
+def test_what_a_server_has_not_implemented_is_asked_once():
+    with FakeServer(lambda p, b: Fault(501)) as server, pytest.raises(BadInput) as caught:
+        ask(server)
+    assert len(server.calls) == 1
+    assert "HTTP 501" in caught.value.message
+    assert "does not have this route" in caught.value.hint
 
 
 def slow(name):

@@ -8,7 +8,17 @@ import json
 import pytest
 
 from adhere.chat import Capability, Sampling, assistant, system, user
-from adhere.errors import Auth, BadInput, CallError, NotFound, Overloaded, RateLimited, Timeout
+from adhere.errors import (
+    Auth,
+    BadInput,
+    CallError,
+    NotFound,
+    Overloaded,
+    RateLimited,
+    Timeout,
+    Truncated,
+)
+from adhere.methods.base import read_answer
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
 from adhere.models.prefill import join_prefill
@@ -112,6 +122,101 @@ def test_a_call_without_a_prefill_is_a_plain_chat_call(tmp_path):
 )
 def test_join_prefill(prompt, prefill, joined):
     assert join_prefill(prompt, prefill) == joined
+
+
+# ---------------------------------------------------------------- a thought that the template opens
+
+
+def opening(messages, kwargs):
+    """In the shape of an R1 distill's: the prompt ends in an opened thought."""
+    return render(messages) + ("" if kwargs.get("enable_thinking") is False else "<think>\n")
+
+
+def opening_without_system(messages, kwargs):
+    assert messages[0]["role"] != "system"
+    return opening(messages, kwargs)
+
+
+CUT = Reply("First I weigh whether", finish="length")
+NOT_OPENED = {"extra_body": {"chat_template_kwargs": {"enable_thinking": False}}}
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        {"template": opening},
+        {"template": opening, "vllm": True, "bos": "<s>"},
+        {"template": opening_without_system},
+    ],
+    ids=["llama.cpp", "vLLM", "no system message"],
+)
+def test_a_cut_thought_that_the_template_opened_is_no_answer(server):
+    with FakeServer(lambda p, b: CUT, **server) as running:
+        _, [got] = use(running, begun="")
+        assert got.text == "<think>\nFirst I weigh whether"
+        with pytest.raises(Truncated, match="ended the thought"):
+            read_answer(got)
+        # With a prefill the text goes on with what the method wrote.
+        assert use(running)[1][0].text == "First I weigh whether"
+        # The template opens none: the text is an answer that was cut.
+        assert use(running, begun="", **NOT_OPENED)[1][0].text == "First I weigh whether"
+
+
+@pytest.mark.parametrize("route", ["auto", "completions", "chat", "none"])
+@pytest.mark.parametrize(("source", "opened"), [(OPENED, True), (SWITCHED, False)])
+def test_a_template_of_ones_own_tells_whether_it_opens_a_thought(tmp_path, source, opened, route):
+    (tmp_path / "t.jinja").write_text(source)
+    with FakeServer(lambda p, b: CUT) as server:
+        _, [got] = use(server, begun="", chat_template=tmp_path / "t.jinja", prefill=route)
+    assert got.text.startswith("<think>\n") is opened
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply("all answer, by the published rule", finish="stop"),
+        Reply("thought</think>\n\nanswer that was", finish="length"),
+        Reply("answer that was", finish="length", reasoning="split off by the server"),
+        Reply("<think>\nopened by the model", finish="length"),
+    ],
+    ids=["not cut", "closed", "reasoning", "tagged"],
+)
+def test_other_texts_stay_as_they_are(reply):
+    with FakeServer(lambda p, b: reply, template=opening) as server:
+        _, [got] = use(server, begun="")
+    assert got.text == reply.text
+
+
+def test_a_cut_stream_of_thought_is_no_answer_either():
+    async def go(url):
+        pieces = []
+        async with connect(ModelConfig(model="openai:m", base_url=url), Limiter()) as model:
+            [got] = await model.sample(ASK, Sampling(), on_delta=pieces.append)
+            return got, "".join(pieces)
+
+    with FakeServer(lambda p, b: CUT, template=opening) as server:
+        got, seen = asyncio.run(go(server.url))
+    assert (got.text, seen) == ("<think>\nFirst I weigh whether", "First I weigh whether")
+
+
+def test_where_nothing_renders_the_user_can_say_so_and_it_enters_the_identity():
+    def facts(**config):
+        with FakeServer(lambda p, b: CUT, template=config.pop("template", False)) as server:
+            model, [got] = use(server, begun="", **config)
+            settings = ModelConfig(model="openai:m", **config).settings()
+            return got.text.startswith("<think>"), model.identity, settings
+
+    assert facts()[0] is False
+    opened, identity, settings = facts(thought_opened=True)
+    assert opened is True
+    assert "thought_opened=true" in identity
+    assert settings["thought_opened"] is True
+    opened, identity, _ = facts(thought_opened=False, template=opening)
+    assert opened is False  # the user knows better than the template
+    assert "thought_opened=false" in identity
+    opened, identity, settings = facts(template=opening)
+    assert opened is True
+    assert "thought_opened" not in identity + str(settings)
 
 
 # ---------------------------------------------------------------- rendering and BOS
@@ -383,8 +488,11 @@ def test_the_extra_routes_are_not_given_up_for_a_fault_that_passes(fault, error)
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(401), Fault(403), Fault(404), Fault(405), Fault(200, "<html></html>", "text/html")],
-    ids=["401", "403", "404", "405", "a page"],
+    [
+        *(Fault(401), Fault(403), Fault(404), Fault(405), Fault(501)),
+        Fault(200, "<html></html>", "text/html"),
+    ],
+    ids=["401", "403", "404", "405", "501", "a page"],
 )
 def test_a_server_that_lets_nobody_near_the_extra_routes_is_asked_by_chat(fault):
     with FakeServer(continues=True, route_fault=fault) as server:

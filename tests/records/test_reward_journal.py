@@ -145,6 +145,27 @@ def test_when_one_fails_the_others_are_kept(store):
     assert sorted(model.asked) == ["a", "bad", "bad", "bb"]
 
 
+def test_one_refused_for_good_ends_who_waits_and_loses_nothing_that_came(store):
+    class Refusing(Scoring):
+        """One at a time, in order; the third is refused."""
+
+        turn = asyncio.Semaphore(1)
+
+        async def rewards(self, messages, answers):
+            async with self.turn:
+                if answers == ["bad"]:
+                    self.asked.append("bad")
+                    raise BadInput("refused")
+                return await super().rewards(messages, answers)
+
+    model = Refusing(delay=0.005)
+    with pytest.raises(BadInput):
+        values(RewardJournal(model, store), ["a", "bb", "bad", *(f"c{i}" for i in range(50))])
+    assert model.asked[:3] == ["a", "bb", "bad"]
+    assert len(model.asked) <= 5
+    assert store.count() >= 2
+
+
 def test_a_meter_can_stop_it_and_learns_what_a_reward_cost(store):
     class OneCall:
         def __init__(self):

@@ -268,12 +268,16 @@ class Calls:
         return sampling.but(max_tokens=min(sampling.max_tokens or most, most))
 
     def _within_budget(self, sampling: Sampling) -> Sampling:
+        """The sampling with what is left of the budget, of which the answering model's count.
+
+        What a reward model or a judge writes is no part of the answer. Raises Truncated.
+        """
         budget = self.request.budget
         if budget.seconds is not None and time.monotonic() - self._started > budget.seconds:
             raise Truncated(f"the budget of {budget.seconds:g} s was spent before an answer began")
         if budget.tokens is None:
             return sampling
-        left = budget.tokens - sum(u.completion_tokens for u in self.usage.values())
+        left = budget.tokens - self.completion_tokens
         if left <= 0:
             raise Truncated(
                 f"the budget of {budget.tokens} tokens was spent before an answer began"

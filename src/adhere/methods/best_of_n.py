@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from adhere.chat import Answer, Capability, Message, Models, Role
-from adhere.errors import BadInput, Truncated
+from adhere.errors import BadInput
 from adhere.methods.base import (
     DRAWS_PER_REPEAT,
     CallPlan,
@@ -123,8 +123,8 @@ class BestOfN:
 def _by_chance(request: Request, drawn: list[Candidate]) -> int:
     """Seeded by the prompt, and blind to how long or readable a candidate is."""
     picked = random.Random(request.question).randrange(len(drawn))  # noqa: S311
-    if drawn[picked].error is not None:
-        raise Truncated("the candidate picked at random came to no answer")
+    if (error := drawn[picked].error) is not None:
+        raise error  # the row ends as that candidate did
     return picked
 
 

@@ -13,7 +13,6 @@ Ties go to the earliest.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections import Counter
@@ -23,6 +22,7 @@ from typing import Any, Literal
 
 from adhere.chat import Capability, Completion, Message, Reward, Role, Sampling
 from adhere.errors import Filtered, Garbage, Truncated
+from adhere.gathering import all_of
 from adhere.methods.base import Calls, read_answer
 from adhere.methods.selecting import by_checks, selecting_rules
 from adhere.spec import Rule
@@ -89,22 +89,16 @@ async def draw_all(
     """Sample several draws at once, each a step with its name.
 
     Papers draw them by one request with n samples, which reads its prompt once: so their prompt
-    counts once, or not at all with `paper_prompt=False`. When one fails, the others are still
-    waited for: what was paid is then on record.
+    counts once, or not at all with `paper_prompt=False`. When one fails by what may pass, the
+    others are still waited for: what was paid is then on record. When one is refused for good,
+    those that wait for their turn are never sent.
     """
-    drawn = await asyncio.gather(
-        *(
+    return await all_of(
+        [
             draw(calls, asked, sampling, number, step=name, paper_prompt=paper_prompt and not place)
             for place, (number, name) in enumerate(zip(numbers, names, strict=True))
-        ),
-        return_exceptions=True,
+        ]
     )
-    out = []
-    for got in drawn:
-        if isinstance(got, BaseException):
-            raise got
-        out.append(got)
-    return out
 
 
 # ---------------------------------------------------------------- scoring

@@ -128,7 +128,7 @@ def shared(calls: Calls, sampling: Sampling, to_come: int) -> Sampling:
     budget = calls.request.budget.tokens
     if budget is None:
         return sampling
-    left = budget - sum(used.completion_tokens for used in calls.usage.values())
+    left = budget - calls.completion_tokens
     part = max(1, left // to_come)
     return sampling.but(max_tokens=min(sampling.max_tokens or part, part))
 

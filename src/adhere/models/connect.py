@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from adhere.chat import Capability
-from adhere.errors import BadInput
+from adhere.errors import BadInput, CallError
 from adhere.models.http import Endpoint, check_base_url
-from adhere.models.limiter import Limiter
+from adhere.models.limiter import Limiter, RetryPolicy
 from adhere.models.openai_compatible import OpenAICompatible
-from adhere.models.prefill import PrefillRoute, Route
+from adhere.models.prefill import PrefillRoute, RenderPrompt, Route, opens_thought
 from adhere.models.probing import choose_route, template_kwargs
-from adhere.models.rendering import apply_template
+from adhere.models.rendering import apply_template, talk_by_server
 from adhere.models.template import ChatTemplate
 from adhere.models.thinking import thought_end
 
@@ -57,6 +57,9 @@ class ModelConfig(BaseModel):
     thought_end: str | None = Field(
         None, min_length=1, description="what stands between thought and answer; None: by name"
     )
+    thought_opened: bool | None = Field(
+        None, description="whether the chat template opens the thought itself; None: as found"
+    )
     extra_body: dict[str, Any] = Field(default_factory=dict)
     slots: int | None = Field(None, ge=1, le=64, description="embedded engine: parallel slots")
     context: int | None = Field(None, ge=256, description="embedded engine: tokens a slot")
@@ -70,6 +73,8 @@ class ModelConfig(BaseModel):
             out["chat_template"] = ChatTemplate.read(self.chat_template).digest
         if self.thought_end is not None:
             out["thought_end"] = self.thought_end
+        if self.thought_opened is not None:
+            out["thought_opened"] = self.thought_opened
         return out
 
     @property
@@ -171,6 +176,7 @@ async def _openai(
             extra_body=config.extra_body,
             marks=_marks(config),
             thought_end=config.thought_end or thought_end(name),
+            thought_opened=_thought_opened(config, route),
         )
     finally:
         await endpoint.close()
@@ -183,7 +189,22 @@ def _marks(config: ModelConfig) -> dict[str, str]:
         marks["thinks"] = str(config.thinks).lower()
     if config.thought_end is not None:
         marks["thought_end"] = repr(config.thought_end)
+    if config.thought_opened is not None:
+        marks["thought_opened"] = str(config.thought_opened).lower()
     return marks
+
+
+async def _is_opened(render: RenderPrompt) -> bool:
+    """Whether an embedded model's template opens the thought; one that cannot be asked does not."""
+    try:
+        once = Limiter(1, retry=RetryPolicy(attempts=1))
+        return opens_thought(await talk_by_server(render, once))
+    except CallError:
+        return False
+
+
+def _thought_opened(config: ModelConfig, route: PrefillRoute) -> bool:
+    return route.opens_thought if config.thought_opened is None else config.thought_opened
 
 
 def _pool(limiter: Limiter) -> int:
@@ -224,17 +245,20 @@ async def _local(
         # Not by the limiter: its slots are the engine's, and rendering needs none of them.
         render = apply_template(endpoint, template_kwargs(config.extra_body))
         try:
+            opened = await _is_opened(render)
+            route = PrefillRoute("completions", render, opens_thought=opened)
             yield OpenAICompatible(
                 name,
                 endpoint,
                 limiter,
                 provider="local",
-                prefill_by=PrefillRoute("completions", render),
+                prefill_by=route,
                 weights=server.weights.sha256,
                 capabilities=frozenset(found),
                 extra_body=config.extra_body,
                 marks={**_marks(config), "context": str(server.context)},
                 thought_end=config.thought_end or thought_end(name),
+                thought_opened=_thought_opened(config, route),
             )
         finally:
             await endpoint.close()

@@ -34,7 +34,10 @@ _CONTEXT_WORDS = (
     "too many tokens",
 )
 _FILTER_WORDS = ("content_filter", "content management policy")
+_NOT_HERE = "not implemented by the server"
 _NO_CREDIT = "insufficient_quota"  # comes as 429, but no waiting helps
+# The status that belongs to an error's code where it comes without one.
+_CODES = {"invalid_api_key": 401, "model_not_found": 404}
 
 
 def error_for_status(
@@ -53,6 +56,8 @@ def error_for_status(
         return NotFound(where, hint="Check --base-url (it usually ends in /v1) and the model.")
     if status == 429:
         return RateLimited(where, retry_after=retry_after)
+    if status == 501:
+        return BadInput(f"{where} ({_NOT_HERE})", hint="The server does not have this route.")
     if status in (408, 504):
         return Timeout(where)
     if status >= 500 or status in (409, 425):  # conflict, too early: another time will do
@@ -70,6 +75,13 @@ def error_for_status(
     return BadInput(where, hint="The server does not take this request.")
 
 
+def lacks_route(error: Exception) -> bool:
+    """Whether an error says that the server has no such route: nothing that waiting could mend."""
+    return isinstance(error, NotFound) or (
+        isinstance(error, BadInput) and error.message.endswith(f"({_NOT_HERE})")
+    )
+
+
 def error_detail(data: Any) -> str:
     """What an error's body says: the code, on which the class may hang, before the text."""
     error = data.get("error", data) if isinstance(data, dict) else data
@@ -82,8 +94,13 @@ def error_detail(data: Any) -> str:
 def reported_status(data: Mapping[str, Any]) -> int:
     """The HTTP status of an error that came in a reply of status 200 or in a stream."""
     error = data["error"]
-    code = error.get("code") if isinstance(error, dict) else data.get("code")
+    holder = error if isinstance(error, dict) else data
+    code, kind = holder.get("code"), holder.get("type")
     if isinstance(code, str) and any(w in code.lower() for w in _FILTER_WORDS + _CONTEXT_WORDS):
+        return 400
+    if isinstance(code, str) and code in _CODES:
+        return _CODES[code]
+    if not isinstance(code, int) and kind == "invalid_request_error":
         return 400
     return code if isinstance(code, int) and 400 <= code < 600 else 500
 

@@ -21,7 +21,12 @@ from adhere.errors import BadInput, Garbage, NotFound
 from adhere.models.http import Endpoint
 from adhere.models.limiter import Limiter
 from adhere.models.prefill import CHAT_FIELDS, NO_PREFILL, PrefillRoute, Route, join_prefill
-from adhere.models.replies import StreamedReply, read_completion, split_off_thought
+from adhere.models.replies import (
+    StreamedReply,
+    read_completion,
+    split_off_thought,
+    with_opened_thought,
+)
 from adhere.models.thinking import CLOSE
 
 _SEED_SPACE = 2**31 - 1
@@ -49,9 +54,12 @@ class OpenAICompatible:
         extra_body: Mapping[str, Any] | None = None,
         marks: Mapping[str, str] | None = None,
         thought_end: str = CLOSE,
+        thought_opened: bool = False,
     ) -> None:
         """`thought_end`: what the model writes between its thought and its answer.
 
+        `thought_opened`: the server's template opens the thought, so the texts of calls without a
+        prefill begin inside one.
         `marks` are further facts that tell this model from another one of the same name.
         """
         self.name = name
@@ -64,6 +72,7 @@ class OpenAICompatible:
         self.extra_body = dict(extra_body or {})
         self.marks = dict(marks or {})
         self.thought_end = thought_end
+        self.thought_opened = thought_opened
         self._rendered: dict[str, str] = {}
         self._rendering: dict[str, asyncio.Lock] = {}
 
@@ -153,6 +162,8 @@ class OpenAICompatible:
             # A method that stops at the common mark reads the thought itself.
             if self.thought_end != CLOSE and CLOSE not in stop:
                 got = split_off_thought(got, self.thought_end)
+            if self.thought_opened and not prefill and CLOSE not in stop:
+                got = with_opened_thought(got)
             return got
 
         return await self.limiter.run(call)

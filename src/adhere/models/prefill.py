@@ -52,13 +52,15 @@ class PrefillRoute:
 
     `render` turns messages into prompt text; `completions` needs it. `template`: the digest of
     the template in use, where it decides what is sampled. `fields`: what each request with a
-    prefill holds besides.
+    prefill holds besides. `opens_thought`: the template was seen to open the thought itself, so
+    that no text of the model's begins with the opening tag.
     """
 
     name: Route = "none"
     render: RenderPrompt | None = None
     template: str = ""
     fields: Mapping[str, Any] = field(default_factory=dict)
+    opens_thought: bool = False
 
     def last_message(self, prefill: str) -> dict[str, Any]:
         """The message that holds the prefill, for `chat` and `prefix`."""
@@ -73,7 +75,11 @@ PREFIX_ROUTE = PrefillRoute("prefix")
 
 
 def chat_route(
-    source: str = "", *, template: str = "", template_kwargs: Mapping[str, Any] | None = None
+    source: str = "",
+    *,
+    template: str = "",
+    template_kwargs: Mapping[str, Any] | None = None,
+    opens_thought: bool = False,
 ) -> PrefillRoute:
     """The `chat` route; `source`: a chat template to send along, `template`: its digest.
 
@@ -84,7 +90,15 @@ def chat_route(
     if source:
         fields["chat_template"] = source
         fields["chat_template_kwargs"] = {"enable_raw_content": True, **(template_kwargs or {})}
-    return PrefillRoute("chat", template=template, fields=fields)
+    return PrefillRoute("chat", template=template, fields=fields, opens_thought=opens_thought)
+
+
+def opens_thought(prompt: str) -> bool:
+    """Whether a rendered prompt ends in a thought that is open (R1 distills): see `PrefillRoute`.
+
+    With a template of this kind the model's text holds a closing tag and no opening one.
+    """
+    return prompt.rstrip().endswith(OPEN)
 
 
 def join_prefill(prompt: str, prefill: str) -> str:

@@ -22,8 +22,14 @@ from adhere.errors import (
     Timeout,
 )
 from adhere.models.openai_compatible import OpenAICompatible
-from adhere.models.prefill import NO_PREFILL, PREFIX_ROUTE, PrefillRoute, chat_route
-from adhere.models.rendering import render_by_server, render_by_template
+from adhere.models.prefill import (
+    NO_PREFILL,
+    PREFIX_ROUTE,
+    PrefillRoute,
+    chat_route,
+    opens_thought,
+)
+from adhere.models.rendering import render_by_server, render_by_template, rendered_talk
 from adhere.models.template import ChatTemplate
 from adhere.models.thinking import OPEN
 
@@ -47,13 +53,21 @@ async def choose_route(
     `template`: one that the user gave. Raises BadInput for a choice that the server does not take
     or that lacks what it needs, and CallError where nothing can be found out.
     """
-    if wanted == "none":
+    if wanted == "none" and template is None:
         return NO_PREFILL
     if wanted == "prefix":
         return PREFIX_ROUTE
     kwargs = template_kwargs(model.extra_body)
-    if template is not None and wanted == "chat":
-        route = chat_route(template.source, template=template.digest, template_kwargs=kwargs)
+    if template is not None and wanted in ("chat", "none"):
+        opened = _opens_thought(template, kwargs)
+        if wanted == "none":
+            return PrefillRoute(opens_thought=opened)
+        route = chat_route(
+            template.source,
+            template=template.digest,
+            template_kwargs=kwargs,
+            opens_thought=opened,
+        )
         await _check_trusted(model, route)
         return route
     if template is not None:
@@ -89,6 +103,14 @@ def template_kwargs(extra_body: Mapping[str, Any]) -> Mapping[str, Any]:
             "{enable_thinking: true}"
         )
     return found
+
+
+def _opens_thought(template: ChatTemplate, kwargs: Mapping[str, Any]) -> bool:
+    """As far as can be seen here: on these routes the template need not render by itself."""
+    try:
+        return opens_thought(rendered_talk(template, kwargs)[1])
+    except BadInput:
+        return False
 
 
 async def _begin(model: OpenAICompatible, route: PrefillRoute) -> str:

@@ -35,7 +35,7 @@ from adhere.errors import (
 )
 from adhere.models.http import Endpoint
 from adhere.models.limiter import Limiter
-from adhere.models.prefill import PrefillRoute, RenderPrompt
+from adhere.models.prefill import PrefillRoute, RenderPrompt, opens_thought
 from adhere.models.template import ChatTemplate
 
 T = TypeVar("T")
@@ -55,11 +55,7 @@ async def render_by_template(
     template_kwargs: Mapping[str, Any],
 ) -> PrefillRoute:
     """The `completions` route by a template of the user's. Raises BadInput for one that fails."""
-    try:
-        talk, text = _TALK, template.render(_TALK, template_kwargs)
-    except BadInput:
-        talk = _TALK[1:]
-        text = template.render(talk, template_kwargs)
+    talk, text = rendered_talk(template, template_kwargs)
 
     async def tokens(prompt: str, **options: bool) -> list[int]:
         body = {"model": model, "prompt": prompt, **options}
@@ -87,7 +83,17 @@ async def render_by_template(
         prompt = template.render(messages, template_kwargs)
         return prompt.removeprefix(template.bos) if drop else prompt
 
-    return PrefillRoute("completions", render, template.digest, fields)
+    return PrefillRoute("completions", render, template.digest, fields, opens_thought(text))
+
+
+def rendered_talk(
+    template: ChatTemplate, template_kwargs: Mapping[str, Any]
+) -> tuple[Sequence[Message], str]:
+    """A small conversation that a template takes, and its text. Raises BadInput when it fails."""
+    try:
+        return _TALK, template.render(_TALK, template_kwargs)
+    except BadInput:
+        return _TALK[1:], template.render(_TALK[1:], template_kwargs)
 
 
 async def render_by_server(
@@ -97,16 +103,17 @@ async def render_by_server(
 
     Raises RateLimited, Overloaded or Timeout: they say nothing about what the server can do.
     """
-    text = await _rendered_talk(apply_template(endpoint, template_kwargs, PROBE_SECONDS), limiter)
+    text = await talk_by_server(apply_template(endpoint, template_kwargs, PROBE_SECONDS), limiter)
     if text:
         render = _retried(apply_template(endpoint, template_kwargs), limiter)
-        return PrefillRoute("completions", render, digest(text))
+        opened = opens_thought(text)
+        return PrefillRoute("completions", render, digest(text), opens_thought=opened)
     probe = _by_tokens(endpoint, model, template_kwargs, PROBE_SECONDS, check=True)
-    text = await _rendered_talk(probe, limiter)
+    text = await talk_by_server(probe, limiter)
     if text:
         render = _retried(_by_tokens(endpoint, model, template_kwargs), limiter)
         fields = {"add_special_tokens": False}
-        return PrefillRoute("completions", render, digest(text), fields)
+        return PrefillRoute("completions", render, digest(text), fields, opens_thought(text))
     return None
 
 
@@ -168,8 +175,11 @@ def _retried(render: RenderPrompt, limiter: Limiter) -> RenderPrompt:
     return call
 
 
-async def _rendered_talk(render: RenderPrompt, limiter: Limiter) -> str:
-    """A small conversation as the server renders it; empty when it does not."""
+async def talk_by_server(render: RenderPrompt, limiter: Limiter) -> str:
+    """A small conversation as the server renders it; empty when it does not.
+
+    Raises RateLimited, Overloaded or Timeout: they say nothing about what the server can do.
+    """
 
     async def whole() -> str | None:
         try:

@@ -24,7 +24,7 @@ from typing import Any
 
 from adhere.chat import Completion, OnDelta, Usage
 from adhere.errors import Filtered, Garbage, Overloaded
-from adhere.models.thinking import split_thought
+from adhere.models.thinking import CLOSE, OPEN, split_thought
 
 _LENGTH = frozenset({"length", "max_tokens", "max_length", "model_length"})
 _BROKEN_OFF = frozenset({"error", "abort", "aborted", "cancelled", "canceled", "network_error"})
@@ -91,6 +91,20 @@ def split_off_thought(completion: Completion, mark: str) -> Completion:
         thought = thought.removeprefix(mark.replace("</", "<", 1)).strip()
     pieces = (completion.reasoning, thought)
     return replace(completion, text=split.answer, reasoning="\n\n".join(p for p in pieces if p))
+
+
+def with_opened_thought(completion: Completion) -> Completion:
+    """The completion of a prompt whose template opened a thought, with the opening tag put back.
+
+    Only where the limit cut the thought: without the tag it would pass for the answer. All others
+    stay as they are, also one that ended by itself without a closing tag: by the published rule it
+    is all answer.
+    """
+    text = completion.text
+    has_tags = CLOSE in text or text.lstrip().startswith(OPEN)
+    if not completion.cut or completion.reasoning or has_tags:
+        return completion
+    return replace(completion, text=f"{OPEN}\n{text}")
 
 
 @dataclass

@@ -17,7 +17,7 @@ import hashlib
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -79,18 +79,20 @@ class ClassifierReward(ScoresOneByOne):
             self._tokenizer = transformers.AutoTokenizer.from_pretrained(
                 source, trust_remote_code=False, **revision
             )
-            self._model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            self._model, loading = transformers.AutoModelForSequenceClassification.from_pretrained(
                 source,
                 trust_remote_code=False,
                 use_safetensors=True,
                 dtype=getattr(self._torch, config.dtype),
+                output_loading_info=True,
                 **revision,
             )
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except Exception as error:  # the libraries raise what they like over a broken file
             raise BadInput(
-                f"{config.model}: cannot be loaded ({str(error).strip().splitlines()[0]:.300})",
+                f"{config.model}: cannot be loaded ({_first_line(error)})",
                 hint="Expected a folder or hub name of a sequence classifier with safetensors.",
             ) from None
+        _check_whole(config.model, loading)
         self.device = "cuda" if self._torch.cuda.is_available() else "cpu"
         self._model.to(self.device).eval()
         self._column = self._check_classes()
@@ -104,6 +106,7 @@ class ClassifierReward(ScoresOneByOne):
         own = template.digest if template else digest(self._tokenizer.chat_template)
         self._most_tokens = getattr(self._model.config, "max_position_embeddings", None)
         self._adds_bos = self._puts_bos()
+        self._special = self._special_tokens()
         weights = (
             f"weights={_weights_digest(folder)[:16]}"
             if local
@@ -149,6 +152,12 @@ class ClassifierReward(ScoresOneByOne):
         ids = self._tokenizer("x")["input_ids"]
         return bos is not None and bool(ids) and ids[0] == bos
 
+    def _special_tokens(self) -> frozenset[str]:
+        """All texts that become a special token, also those that have no role by name."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        found = {*self._tokenizer.all_special_tokens, *(t.content for t in added if t.special)}
+        return frozenset(str(token) for token in found if token)
+
     @property
     def sees(self) -> str:
         """See `RewardModel.sees`."""
@@ -158,7 +167,7 @@ class ClassifierReward(ScoresOneByOne):
 
     def text_of(self, messages: Sequence[Message], answer: str) -> str:
         """What is scored: the conversation with the answer, as the template writes it."""
-        special = [t for t in self._tokenizer.all_special_tokens if t]
+        special = self._special
         whole = [Message(m.role, _without(m.text, special)) for m in (*messages, assistant(answer))]
         if self._template is not None:
             text = self._template.render(whole)
@@ -241,14 +250,39 @@ class ClassifierReward(ScoresOneByOne):
             self._torch.cuda.empty_cache()
 
 
-def _without(text: str, tokens: Sequence[str]) -> str:
+def _without(text: str, tokens: Collection[str]) -> str:
     """The text without special tokens, also such as appear when others are taken out."""
-    while True:
-        before = text
-        for token in tokens:
-            text = text.replace(token, "")
-        if text == before:
-            return text
+    if not any(token in text for token in tokens):
+        return text
+    by_end: dict[str, list[str]] = {}
+    for token in sorted(tokens, key=len, reverse=True):
+        by_end.setdefault(token[-1], []).append(token)
+    # Each as soon as it is whole: what is kept never holds one, and no text is read twice.
+    kept: list[str] = []
+    for character in text:
+        kept.append(character)
+        for token in by_end.get(character, ()):
+            if "".join(kept[-len(token) :]) == token:
+                del kept[-len(token) :]
+                break
+    return "".join(kept)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]:.300}" if lines else type(error).__name__
+
+
+def _check_whole(name: str, loading: Mapping[str, Any]) -> None:
+    """Raises BadInput when a weight was not in the file: it would hold random numbers."""
+    missing = [*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])]
+    if missing:
+        raise BadInput(
+            f"{name}: found no weights for {', '.join(sorted(map(str, missing))[:5])}; expected a "
+            "whole sequence classifier",
+            hint="Weights that are missing would be made up at random. Is it a language model "
+            "without the head that gives the score?",
+        )
 
 
 def _weights_digest(folder: Path) -> str:

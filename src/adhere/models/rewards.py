@@ -13,7 +13,6 @@ BadInput and not tried again; a null, NaN or text is Garbage.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
@@ -38,8 +37,10 @@ from adhere.chat import (
     user,
 )
 from adhere.errors import BadInput, Garbage, NotFound
+from adhere.gathering import all_of
 from adhere.models.connect import DEFAULT_BASE_URL, ModelConfig, Note, _key
 from adhere.models.http import Endpoint
+from adhere.models.http_errors import lacks_route
 from adhere.models.limiter import Limiter
 from adhere.models.template import ChatTemplate
 
@@ -85,16 +86,11 @@ class ScoresOneByOne(ABC):
         """The reward of one answer. Raises CallError or BadInput."""
 
     async def rewards(self, messages: Sequence[Message], answers: Sequence[str]) -> list[Reward]:
-        """See `RewardModel.rewards`. When one fails, the others are still waited for."""
-        found = await asyncio.gather(
-            *(self.reward(messages, answer) for answer in answers), return_exceptions=True
-        )
-        out = []
-        for reward in found:
-            if isinstance(reward, BaseException):
-                raise reward
-            out.append(reward)
-        return out
+        """See `RewardModel.rewards`.
+
+        When one fails the others are still waited for, unless they would fail alike.
+        """
+        return await all_of([self.reward(messages, answer) for answer in answers])
 
     async def sample(
         self,
@@ -171,7 +167,7 @@ async def _first_that_scores(models: Sequence[HttpReward]) -> HttpReward:
             refused.append(error)
         else:
             return model
-    shape = next((e for e in refused if isinstance(e, BadInput)), None)
+    shape = next((e for e in refused if not lacks_route(e)), None)
     if shape is not None or len(refused) == 1:
         raise shape or refused[0]
     first = models[0]

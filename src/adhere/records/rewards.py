@@ -25,6 +25,7 @@ from adhere.chat import (
     assistant,
     digest,
 )
+from adhere.gathering import all_of
 from adhere.records.journal import DrawStore, Meter
 
 _WRITES_NOTHING = Sampling(max_tokens=0)
@@ -76,16 +77,12 @@ class RewardJournal:
         )
 
     async def rewards(self, messages: Sequence[Message], answers: Sequence[str]) -> list[Reward]:
-        """See `RewardModel.rewards`. When one fails, the others are waited for and recorded."""
-        found = await asyncio.gather(
-            *(self._one(messages, answer) for answer in answers), return_exceptions=True
-        )
-        out = []
-        for reward in found:
-            if isinstance(reward, BaseException):
-                raise reward
-            out.append(reward)
-        return out
+        """See `RewardModel.rewards`.
+
+        When one fails the others are waited for and recorded, unless they would fail alike; what
+        had come by then is on record either way.
+        """
+        return await all_of([self._one(messages, answer) for answer in answers])
 
     async def _one(self, messages: Sequence[Message], answer: str) -> Reward:
         key = reward_key(self.identity, messages, answer)
