@@ -323,7 +323,16 @@ def test_a_killed_run_goes_on_without_repeating_a_committed_call(work):
         command = [
             *(sys.executable, "-m", "adhere", "eval", "--spec", "spec.md", "--out", "run"),
             *("--prompts", "prompts.jsonl", "--model", "openai:m", "--base-url", server.url),
-            *("--method", "vanilla", "--method", "raw", "--prefill", "none"),
+            *(
+                "--method",
+                "vanilla",
+                "--method",
+                "raw",
+                "--prefill",
+                "none",
+                "--order",
+                "spec_first",
+            ),
             *("--concurrency", str(limit)),
         ]
         for _ in range(kills):

@@ -179,7 +179,8 @@ def explain(error: ValidationError, source: str, kind: type[Settings] = Plan) ->
         }.get(place, place)
         return BadInput(
             f"{source}: found no {place!r}; expected {need}",
-            hint="`adhere init` makes a folder in which `adhere eval` alone works.",
+            hint="A run needs --model, --method, --spec and --prompts or a --suite; `adhere init` "
+            "makes a folder in which `adhere eval` alone works.",
         )
     message = first["msg"].removeprefix("Value error, ")
     hint = ""
