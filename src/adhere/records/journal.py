@@ -24,6 +24,7 @@ from typing import Protocol
 
 from adhere.chat import Capability, Completion, Message, Model, OnDelta, Sampling, Usage, digest
 from adhere.records.database import add_tables, open_database, open_earlier, writing
+from adhere.records.joining import Joined
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS draws (
@@ -156,8 +157,7 @@ class Journal:
         self.model = model
         self.store = store
         self.meter = meter
-        self._in_flight: dict[str, asyncio.Task[Completion]] = {}
-        self._waiting: dict[str, int] = {}
+        self._under_way: Joined[Completion] = Joined()
 
     @property
     def identity(self) -> str:
@@ -204,21 +204,9 @@ class Journal:
             if on_delta is not None:
                 on_delta(known.text)
             return known
-        task = self._in_flight.get(key)
-        if task is None:
-            task = asyncio.create_task(self._call(key, messages, sampling, draw, prefill, on_delta))
-            self._in_flight[key] = task
-        # The call belongs to all who wait for it: only the last one to give up cancels it.
-        self._waiting[key] = self._waiting.get(key, 0) + 1
-        try:
-            return await asyncio.shield(task)
-        finally:
-            self._waiting[key] -= 1
-            if self._waiting[key] == 0:
-                del self._waiting[key]
-                self._in_flight.pop(key, None)
-                if not task.done():
-                    task.cancel()
+        return await self._under_way.call(
+            key, lambda: self._call(key, messages, sampling, draw, prefill, on_delta)
+        )
 
     async def _call(
         self,

@@ -9,7 +9,6 @@ could not be scored (a value of None) is not committed: the next start asks agai
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -26,6 +25,7 @@ from adhere.chat import (
     digest,
 )
 from adhere.gathering import all_of
+from adhere.records.joining import Joined
 from adhere.records.journal import DrawStore, Meter
 
 _WRITES_NOTHING = Sampling(max_tokens=0)
@@ -43,8 +43,7 @@ class RewardJournal:
         self.model = model
         self.store = store
         self.meter = meter
-        self._in_flight: dict[str, asyncio.Task[Reward]] = {}
-        self._waiting: dict[str, int] = {}
+        self._under_way: Joined[Reward] = Joined()
 
     @property
     def identity(self) -> str:
@@ -88,21 +87,7 @@ class RewardJournal:
         key = reward_key(self.identity, messages, answer)
         if (known := self.store.get(key)) is not None:
             return Reward(float(known.text), known.usage)
-        task = self._in_flight.get(key)
-        if task is None:
-            task = asyncio.create_task(self._call(key, messages, answer))
-            self._in_flight[key] = task
-        # The call belongs to all who wait for it: only the last one to give up cancels it.
-        self._waiting[key] = self._waiting.get(key, 0) + 1
-        try:
-            return await asyncio.shield(task)
-        finally:
-            self._waiting[key] -= 1
-            if self._waiting[key] == 0:
-                del self._waiting[key]
-                self._in_flight.pop(key, None)
-                if not task.done():
-                    task.cancel()
+        return await self._under_way.call(key, lambda: self._call(key, messages, answer))
 
     async def _call(self, key: str, messages: Sequence[Message], answer: str) -> Reward:
         async with AsyncExitStack() as stack:
