@@ -14,6 +14,7 @@ from typing import Any
 
 from adhere.chat import Sampling
 from adhere.errors import BadInput, Garbage
+from adhere.models.open_weights.dice import choose, new_dice
 from adhere.models.open_weights.forward import GivenUp, Prefix, forward, holds_all
 from adhere.models.open_weights.loading import Loaded
 
@@ -50,43 +51,25 @@ class Draw:
         """The tokens of the text."""
         return self.tokens[:-1] if self._by_token else self.tokens
 
-    def take(self, logits: Any, ends: frozenset[int]) -> int:
-        """Choose the next token by logits of shape [vocab] and note how likely it was."""
-        torch: Any = import_module("torch")
-        if not bool(torch.isfinite(logits.max())):  # a NaN comes through as one
-            self.error = Garbage("the model's numbers are not finite", hint="Try dtype: float32.")
-            self.finish = "error"
-            return 0
-        logprobs = torch.log_softmax(logits, dim=-1)
-        token = self._choose(logprobs)
+    def dice(self) -> Any:
+        """The text's own dice, the same from its first token to its last."""
+        if self._dice is None:
+            self._dice = new_dice(self.seed)
+        return self._dice
+
+    def fail(self) -> None:
+        """End it: the model gave no numbers."""
+        self.error = Garbage("the model's numbers are not finite", hint="Try dtype: float32.")
+        self.finish = "error"
+
+    def take(self, token: int, logprobs: Any, ends: frozenset[int]) -> None:
+        """Append the next token and note how likely it was by `logprobs`, of shape [vocab]."""
         self.tokens.append(token)
         self.logprobs.append(float(logprobs[token]))
         if (wanted := self.sampling.top_logprobs) is not None:
-            values, places = torch.topk(logprobs, min(wanted, int(logprobs.shape[0])))
+            values, places = logprobs.topk(min(wanted, int(logprobs.shape[0])))
             self.top.append(list(zip(places.tolist(), values.tolist(), strict=True)))
         self._look_for_end(token, ends)
-        return token
-
-    def _choose(self, logprobs: Any) -> int:
-        torch: Any = import_module("torch")
-        how = self.sampling
-        temperature = 1.0 if how.temperature is None else how.temperature
-        if temperature == 0:
-            return int(logprobs.argmax())
-        chances = torch.softmax(logprobs.double() / temperature, dim=-1)
-        chances, places = torch.sort(chances, descending=True, stable=True)
-        if (top_k := int(how.extra.get("top_k") or 0)) > 0:  # servers take 0 and -1 for none
-            chances[top_k:] = 0.0
-        if how.top_p is not None:
-            # All before which less than top_p was reached, so always the likeliest.
-            before = chances.cumsum(0) - chances
-            chances[(before >= how.top_p * chances.sum()) & (before > 0)] = 0.0
-        if min_p := float(how.extra.get("min_p") or 0.0):
-            chances[chances < min_p * chances[0]] = 0.0
-        if self._dice is None:
-            self._dice = torch.Generator()
-            self._dice.seed() if self.seed is None else self._dice.manual_seed(self.seed)
-        return int(places[int(torch.multinomial(chances, 1, generator=self._dice))])
 
     def _look_for_end(self, token: int, ends: frozenset[int]) -> None:
         if token in ends:
@@ -165,8 +148,7 @@ def write(
     cache, behind = _side_by_side(net, prefixes)
     logits = torch.stack([prefix.logits for prefix in prefixes])
     while True:
-        numbers = logits.float().cpu()
-        chosen = [draws[place].take(numbers[row], net.ends) for row, place in enumerate(active)]
+        chosen = _take(logits.float().cpu(), [draws[place] for place in active], net.ends)
         for place in active:
             if draws[place].finish:
                 ended(place)
@@ -185,6 +167,22 @@ def write(
         step = torch.tensor([[chosen[row]] for row in going])
         more = behind.next() if behind else {}
         logits = forward(net, step, cache, last_only=True, **more)[:, -1]
+
+
+def _take(logits: Any, draws: Sequence[Draw], ends: frozenset[int]) -> list[int]:
+    """One more token for each draw, by logits [draws, vocab]; a draw without numbers fails."""
+    finite = logits.amax(-1).isfinite().tolist()  # a NaN comes through as one
+    logprobs = logits.log_softmax(-1)
+    for row, known in enumerate(finite):
+        if not known:
+            logprobs[row] = 0.0  # any token: it is not taken
+    chosen = choose(logprobs, [draw.sampling for draw in draws], [draw.dice() for draw in draws])
+    for row, draw in enumerate(draws):
+        if finite[row]:
+            draw.take(chosen[row], logprobs[row], ends)
+        else:
+            draw.fail()
+    return chosen
 
 
 @dataclass
