@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import binom
 
 from adhere.errors import BadInput
+from adhere.experiments.clusters import clusters_of, split
 from adhere.experiments.risk_cap import (
     Candidate,
     LabeledGame,
@@ -22,7 +23,6 @@ from adhere.experiments.risk_cap import (
 )
 from adhere.experiments.risk_cap.checked import label_by_checks
 from adhere.experiments.risk_cap.choosing import choose_caps
-from adhere.experiments.risk_cap.clusters import clusters_of, split
 from adhere.experiments.risk_cap.labels import label_by_file, to_label
 from adhere.experiments.risk_cap.measuring import Measured
 from adhere.experiments.risk_cap.runs import PlayedCandidate, PlayedGame

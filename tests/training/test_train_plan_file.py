@@ -79,7 +79,9 @@ def test_mistakes_are_named(given, words):
     [
         (b"model: [", ("train.yaml:1", "broken YAML")),
         (b"- a\n", ("found list", "expected fields")),
-        (b"\xff\xfe", ("no UTF-8",)),
+        (b"\xff\xfe", ("not UTF-8",)),
+        (b"seed: 2026-13-45\n", ("train.yaml", "broken YAML", "month must be")),
+        (b"[" * 5000, ("train.yaml", "broken YAML")),
         (b"1: 2\n", ("train.yaml",)),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from adhere.errors import BadInput
@@ -19,6 +18,7 @@ from adhere.experiments.plan import (
     StopPlan,
     SuitePlan,
 )
+from adhere.experiments.yaml_file import anchor_paths, read_fields
 from adhere.judging import JudgeConfig
 from adhere.judging.config import ProbeConfig
 from adhere.models.connect import ModelConfig
@@ -73,8 +73,7 @@ def judging_plan(file: Path | None, given: dict[str, Any]) -> JudgingPlan:
     """
     data: dict[str, Any] = {}
     if file is not None:
-        whole = _read_yaml(file)
-        _anchor_paths(whole, file.parent)
+        whole = _read(file)
         kept = ("judge", "limits", "prompts_dir", "prices", "alpha", "na_policy")
         data = {key: whole[key] for key in kept if key in whole}
     overlay(data, given)
@@ -91,8 +90,7 @@ def read_plan(file: Path | None, given: dict[str, Any]) -> Plan:
     """
     data: dict[str, Any] = {}
     if file is not None:
-        data = _read_yaml(file)
-        _anchor_paths(data, file.parent)
+        data = _read(file)
     overlay(data, given)
     return make_plan(Plan, data, str(file) if file else "the command line")
 
@@ -110,34 +108,16 @@ def make_plan(kind: type[P], data: dict[str, Any], source: str) -> P:
         ) from None
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(
-            f"{file}: cannot be read ({error.strerror})",
-            hint="`adhere init` makes a starter spec, prompts and adhere.yaml.",
-        ) from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file}: found bytes that are no UTF-8; expected UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise BadInput.at(
-            file, mark.line + 1 if mark else None, f"broken YAML ({problem})", "YAML"
-        ) from None
-    if not isinstance(data, dict):
-        raise BadInput(f"{file}: found {type(data).__name__}; expected fields such as `spec:`")
+def _read(file: Path) -> dict[str, Any]:
+    data = read_fields(
+        file, "spec:", hint="`adhere init` makes a starter spec, prompts and adhere.yaml."
+    )
+    _anchor_paths(data, file.parent)
     return data
 
 
 def _anchor_paths(data: dict[str, Any], folder: Path) -> None:
-    for key in _PATHS:
-        value = data.get(key)
-        if isinstance(value, str):
-            data[key] = folder / value
-        elif isinstance(value, list):
-            data[key] = [folder / v if isinstance(v, str) else v for v in value]
+    anchor_paths(data, _PATHS, folder)
     for model in [*_each(data.get("models")), *(data.get(role) for role in _ROLES)]:
         if isinstance(model, dict) and isinstance(model.get("chat_template"), str):
             model["chat_template"] = folder / model["chat_template"]

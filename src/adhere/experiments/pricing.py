@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from adhere.chat import Usage
 from adhere.errors import BadInput
+from adhere.experiments.yaml_file import parse_yaml
 
 MILLION = 1_000_000
 
@@ -128,15 +129,8 @@ def read_prices(path: Path) -> Prices:
         ) from None
     except UnicodeDecodeError:
         raise BadInput.at(path, None, "bytes that are not UTF-8", "UTF-8 text") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise BadInput.at(
-            path, mark.line + 1 if mark else None, f"broken YAML ({problem})", "YAML"
-        ) from None
+    data = parse_yaml(text, path)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(data, dict):
         raise BadInput.at(path, 1, _kind(data), "`currency:` and `models:`")
     for key, line in _twice(node):

@@ -29,10 +29,10 @@ from adhere.reporting.facts import plain
 from adhere.reporting.forest import forests
 from adhere.reporting.grid import Bar, Cell, Column, interval_bar
 from adhere.reporting.notes import outcome_notes
-from adhere.reporting.page import _asset, _environment, _policy
 from adhere.reporting.report import REPORT_NAME
 from adhere.reporting.table_texts import to_markdown
 from adhere.reporting.tables import SUBSETS, Row, Table
+from adhere.reporting.templating import asset, content_policy, environment
 
 __all__ = [
     "benchmark_csv",
@@ -65,9 +65,9 @@ def write_benchmark_report(folder: Path, table: Mapping[str, Any]) -> None:
 
 def render_benchmark(table: Mapping[str, Any]) -> str:
     """The page as text: equal bytes for equal input. It loads nothing from anywhere."""
-    css, js = _asset("report.css") + _asset("benchmark.css"), _asset("report.js")
+    css, js = asset("report.css") + asset("benchmark.css"), asset("report.js")
     return (
-        _environment(20_000)
+        environment(20_000)
         .get_template("benchmark.html.jinja")
         .render(
             table=table,
@@ -86,7 +86,7 @@ def render_benchmark(table: Mapping[str, Any]) -> str:
             settings=_settings(table),
             css=css,
             js=js,
-            csp=_policy(css, js),
+            csp=content_policy(css, js),
         )
     )
 

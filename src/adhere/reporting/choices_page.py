@@ -26,8 +26,8 @@ from adhere.reporting.choices_words import (
 from adhere.reporting.grid import Cell, Column, Grid, interval_bar
 from adhere.reporting.inputs import _check_version
 from adhere.reporting.notes import outcome_notes
-from adhere.reporting.page import _asset, _environment, _policy
 from adhere.reporting.report import REPORT_NAME
+from adhere.reporting.templating import asset, content_policy, environment
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -248,11 +248,11 @@ def _lines_of(cell: Cell) -> list[str]:
 
 def render_choices(summary: Mapping[str, Any]) -> str:
     """The page as text: equal bytes for equal input."""
-    css, js = _asset("report.css") + _asset("benchmark.css"), _asset("report.js")
+    css, js = asset("report.css") + asset("benchmark.css"), asset("report.js")
     subsets = dict.fromkeys(str(r.get("subset")) for r in f.objects(summary.get("rows")))
     parts = [s for s in subsets if s != "all"]
     return (
-        _environment(20_000)
+        environment(20_000)
         .get_template("choices.html.jinja")
         .render(
             summary=summary,
@@ -267,7 +267,7 @@ def render_choices(summary: Mapping[str, Any]) -> str:
             models=f.objects(summary.get("models"))[:60],
             css=css,
             js=js,
-            csp=_policy(css, js),
+            csp=content_policy(css, js),
         )
     )
 

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from adhere.chat import digest
 from adhere.reporting import formats as f
-from adhere.reporting.page import _asset, _environment, _policy
+from adhere.reporting.templating import asset, content_policy, environment
 
 # What could end the data element early or start another; JSON reads the escapes as the same text.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -45,14 +45,14 @@ def render_label_page(
             for item in items
         ],
     }
-    css, js = _asset("label.css"), _asset("label.js")
+    css, js = asset("label.css"), asset("label.js")
     return (
-        _environment(2_000)
+        environment(2_000)
         .get_template("label.html.jinja")
         .render(
             css=css,
             js=js,
-            csp=_policy(css, js),
+            csp=content_policy(css, js),
             title=f.one_line(title, 80),
             labeler=f.one_line(labeler, 80),
             total=len(items),

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
-from markupsafe import Markup
 
 from adhere.reporting import formats as f
 from adhere.reporting.answers import AnswerLimits, CaseView, cut
 from adhere.reporting.changes import changes_view
 from adhere.reporting.edits import edits_view
-from adhere.reporting.facts import facts, plain
+from adhere.reporting.facts import facts
 from adhere.reporting.filters import filters
 from adhere.reporting.frontier import frontier_plot
 from adhere.reporting.games import games_grid
@@ -34,11 +28,11 @@ from adhere.reporting.plots import Plot, adherence_plot
 from adhere.reporting.rules_map import rules_maps
 from adhere.reporting.tables import SUBSETS, Row, footnotes, summary_table
 from adhere.reporting.teaching import MAX_ROWS, Choice
+from adhere.reporting.templating import asset, content_policy, environment
 from adhere.reporting.trust import trust_view, withheld_warning
 from adhere.reporting.withheld import headline, withhold
 
 MAX_BYTES = 2_000_000
-_HERE = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -109,12 +103,12 @@ def page(
     cases: Sequence[CaseView],
 ) -> str:
     """The whole page. `drawn` are its figures, `cases` the views of `choice`."""
-    css, js = _asset("report.css"), _asset("report.js")
+    css, js = asset("report.css"), asset("report.js")
     tables = [summary_table(summary, s, limit=limits.lines) for s in SUBSETS]
     shown = [t for t in tables if t.rows or t.subset == "all"]
     main = [row.source for row in shown[0].rows]
     return (
-        _environment(limits.any_text)
+        environment(limits.any_text)
         .get_template("report.html.jinja")
         .render(
             summary=summary,
@@ -149,7 +143,7 @@ def page(
             config=cut(_as_yaml(run_config), limits.any_text),
             css=css,
             js=js,
-            csp=_policy(css, js),
+            csp=content_policy(css, js),
             footnotes=footnotes,
             bar=interval_bar,
             base_bar=_base_bar,
@@ -170,57 +164,3 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
 
 
 # ---------------------------------------------------------------- template and policy
-
-
-def _finalize(limit: int) -> Any:
-    """What every printed value passes: texts are cleaned and never endless, null is a dash."""
-
-    def final(value: Any) -> Any:
-        if isinstance(value, Markup | jinja2.Undefined):
-            return value
-        if value is None:
-            return f.DASH
-        text = str(value)
-        if len(text) > limit:
-            text = f"{text[:limit]}… [{len(text) - limit:,} more characters]"
-        return f.clean(text)
-
-    return final
-
-
-@cache
-def _environment(limit: int) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=_finalize(limit),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.globals["f"] = f
-    environment.filters["plain"] = plain
-    environment.filters["discreet"] = f.without_credentials
-    return environment
-
-
-@cache
-def _asset(name: str) -> Markup:
-    """A file of ours that goes into the page as it is."""
-    text = (_HERE / name).read_text(encoding="utf-8")
-    if "</" in text:
-        raise AssertionError(f"{name} must not hold '</': it would end its element early")
-    return Markup(text)  # noqa: S704  (a file of this package, not a text from outside)
-
-
-def _policy(css: str, js: str) -> str:
-    """Nothing from anywhere, and of inline code only ours, by hash: equal input, equal bytes."""
-
-    def source(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; style-src {source(css)}; script-src {source(js)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )

@@ -24,13 +24,12 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from adhere.errors import BadInput, disk_error
+from adhere.errors import BadInput
 from adhere.models.catalog import CatalogModel
-from adhere.models.embedded import LEASE_FILE
 from adhere.models.open_weights.adapters import base_of
 from adhere.models.open_weights.connect import source_of
 from adhere.models.open_weights.export import check_can_export, exported
-from adhere.models.open_weights.lease import give_back, take
+from adhere.models.open_weights.lease import attempts, give_back, lease_file
 from adhere.models.open_weights.loading import (
     Loaded,
     check_folder,
@@ -38,7 +37,6 @@ from adhere.models.open_weights.loading import (
     load,
     resolve_dtype,
 )
-from adhere.models.weights import cache_folder
 from adhere.training.four_bit import check_four_bit, load_four_bit
 from adhere.training.plan import TrainPlan
 from adhere.training.processes import Processes, share_cores
@@ -48,7 +46,6 @@ Note = Callable[[str], None]
 
 PREFIX = "weights:"
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
-_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -137,22 +134,12 @@ def machine(processes: Processes, note: Note) -> Iterator[None]:
     if not processes.local_main:
         yield
         return
-    path = cache_folder() / LEASE_FILE
-    said = False
-    while True:
-        try:
-            if take(path):
-                break
-        except OSError as error:
-            raise disk_error(error, path) from None
-        if not said:
-            note("another local model is using this machine's cores; waiting")
-            said = True
-        time.sleep(_POLL_SECONDS)
+    for seconds in attempts(note):
+        time.sleep(seconds)
     try:
         yield
     finally:
-        give_back(path)
+        give_back(lease_file())
 
 
 # ---------------------------------------------------------------- into memory

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -13,7 +11,7 @@ from markupsafe import Markup
 from adhere.reporting import formats as f
 from adhere.reporting.grid import Cell, Column, Grid
 from adhere.reporting.line_chart import STYLE
-from adhere.reporting.page import _asset, _environment
+from adhere.reporting.templating import asset, content_policy, environment
 from adhere.training.account import Account, before_after, findings, signed
 from adhere.training.curves import curves, known_accuracy, without_style
 
@@ -29,7 +27,7 @@ class _Figure:
 
 def render(account: Account) -> str:
     """The page as text: equal bytes for equal input. It loads nothing and runs no script."""
-    css = Markup(_asset("report.css") + STYLE)  # noqa: S704  (files of this package)
+    css = Markup(asset("report.css") + STYLE)  # noqa: S704  (files of this package)
     plan = account.plan
     drawn = [
         # Every text in a chart is escaped by what draws it.
@@ -37,7 +35,7 @@ def render(account: Account) -> str:
         for chart in curves(account.logs, objective=plan.objective, form=plan.form)
     ]
     return (
-        _environment(_MOST_TEXT)
+        environment(_MOST_TEXT)
         .get_template("training.html.jinja")
         .render(
             title=_title(account),
@@ -53,7 +51,7 @@ def render(account: Account) -> str:
             notes=[f.one_line(note, 400) for note in account.notes[:_MOST_NOTES]],
             config=yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, width=100),
             css=css,
-            csp=_policy(css),
+            csp=content_policy(css),
         )
     )
 
@@ -167,12 +165,3 @@ def _copies(processes: int) -> str:
 
 def _hash(digest: str) -> str:
     return f.one_line(digest, 64) or f.DASH
-
-
-def _policy(css: str) -> str:
-    """Nothing from anywhere, no script; of styles only ours, by hash."""
-    found = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; style-src 'sha256-{found}'; img-src data:; base-uri 'none'; "
-        "form-action 'none'"
-    )

@@ -7,10 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from adhere.errors import BadInput
+from adhere.experiments.yaml_file import anchor_paths, read_fields
 from adhere.training.plan import PRESETS, LoraPlan, TrainPlan
 
 PRESET = "preset"  # stands in a file beside the plan's own fields
@@ -29,7 +29,9 @@ def read_train_plan(file: Path | None, given: Mapping[str, Any]) -> tuple[TrainP
     Paths in a file are relative to it. Raises BadInput that names the file and the field.
     """
     source = str(file) if file is not None else "the command line"
-    data = _read(file) if file is not None else {}
+    data = read_fields(file, "model:") if file is not None else {}
+    if file is not None:
+        anchor_paths(data, _PATHS, file.parent)
     for key, value in given.items():
         old = data.get(key)
         data[key] = {**old, **value} if isinstance(value, dict) and isinstance(old, dict) else value
@@ -48,27 +50,6 @@ def read_train_plan(file: Path | None, given: Mapping[str, Any]) -> tuple[TrainP
         raise BadInput(
             f"{source}: found a field that is no text; expected fields such as `model:`"
         ) from None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file}: found bytes that are no UTF-8; expected UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise BadInput.at(
-            file, mark.line + 1 if mark else None, f"broken YAML ({problem})", "YAML"
-        ) from None
-    if not isinstance(data, dict):
-        raise BadInput(f"{file}: found {type(data).__name__}; expected fields such as `model:`")
-    for key in _PATHS:
-        if isinstance(data.get(key), str):
-            data[key] = file.parent / data[key]
-    return data
 
 
 def _explained(error: ValidationError, source: str) -> BadInput:

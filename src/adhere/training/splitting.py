@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from adhere.experiments.risk_cap.clusters import LARGE, clusters_of
+from adhere.experiments.clusters import LARGE, clusters_of
 from adhere.experiments.risk_cap.games import LabeledGame
 from adhere.training.rows import PreferenceRow
 

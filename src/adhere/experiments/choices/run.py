@@ -40,7 +40,7 @@ from adhere.experiments.roles import (
     find_text_scores,
     others_than,
 )
-from adhere.experiments.run import RunResult, Silent
+from adhere.experiments.run import RunResult, Silent, seconds_spent
 from adhere.judging import ModelJudge
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
@@ -126,7 +126,7 @@ class ChoiceRun:
                 folder,
                 keys,
                 folder.read_record() or record,
-                wall_seconds=time.monotonic() - self._started,
+                wall_seconds=seconds_spent(folder, self._started, worked=bool(to_do)),
                 stopped=str(stopped) if stopped else "interrupted" if interrupted else "",
             )
             if interrupted:

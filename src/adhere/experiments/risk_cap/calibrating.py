@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from adhere.errors import BadInput
+from adhere.experiments.clusters import clusters_of, split
 from adhere.experiments.metrics import Estimate
 from adhere.experiments.risk_cap.choosing import CapChoice, ceil_step, choose_caps
-from adhere.experiments.risk_cap.clusters import clusters_of, split
 from adhere.experiments.risk_cap.curves import TOLERANCE
 from adhere.experiments.risk_cap.games import LabeledGame
 from adhere.experiments.risk_cap.measuring import AtCap, Measured, gain

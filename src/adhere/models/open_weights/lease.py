@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -61,22 +61,36 @@ def give_back(path: Path) -> None:
             held.lock.release()
 
 
-@asynccontextmanager
-async def compute_lease(note: Callable[[str], None] = lambda text: None) -> AsyncIterator[None]:
-    """Hold the machine's cores, for as long as it takes to get them. Raises DiskFull, BadInput."""
-    path = cache_folder() / LEASE_FILE
+def lease_file() -> Path:
+    """The lock that stands for this machine's cores."""
+    return cache_folder() / LEASE_FILE
+
+
+def attempts(note: Callable[[str], None]) -> Iterator[float]:
+    """Try to take the machine's cores; yields the seconds to wait until the next try.
+
+    Ends when they are taken. Says once that others have them. Raises DiskFull, BadInput.
+    """
+    path = lease_file()
     said = False
     while True:
         try:
             if take(path):
-                break
+                return
         except OSError as error:
             raise disk_error(error, path) from None
         if not said:
             note("another local model is using this machine's cores; waiting")
             said = True
-        await asyncio.sleep(_POLL_SECONDS)
+        yield _POLL_SECONDS
+
+
+@asynccontextmanager
+async def compute_lease(note: Callable[[str], None] = lambda text: None) -> AsyncIterator[None]:
+    """Hold the machine's cores, for as long as it takes to get them. Raises DiskFull, BadInput."""
+    for seconds in attempts(note):
+        await asyncio.sleep(seconds)
     try:
         yield
     finally:
-        give_back(path)
+        give_back(lease_file())

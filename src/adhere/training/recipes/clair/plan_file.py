@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adhere.errors import BadInput
 from adhere.experiments.plan_file import make_plan
+from adhere.experiments.yaml_file import anchor_paths, read_fields
 from adhere.training.recipes.clair.plan import RULES, ClairPlan
 
 _PATHS = ("spec", "prompts", "prompts_dir", "out", "reuse", "prices")
@@ -20,7 +19,9 @@ def read_clair_plan(file: Path | None, given: dict[str, Any]) -> ClairPlan:
 
     Raises BadInput that names the file and the field.
     """
-    data = {} if file is None else _read(file)
+    data = {} if file is None else read_fields(file, "spec:")
+    if file is not None:
+        anchor_paths(data, _PATHS, file.parent)
     for role in _ROLES:
         if isinstance(data.get(role), str) and data[role] != RULES:
             data[role] = {"model": data[role]}
@@ -37,23 +38,3 @@ def read_clair_plan(file: Path | None, given: dict[str, Any]) -> ClairPlan:
             options = ", ".join(f"--{role}-{field.replace('_', '-')}" for field in found)
             raise BadInput(f"{options}: found no --{role} MODEL beside it")
     return make_plan(ClairPlan, data, str(file) if file else "the command line")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file}: found bytes that are no UTF-8; expected UTF-8 text") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        line = mark.line + 1 if mark else None
-        raise BadInput.at(file, line, f"broken YAML ({problem})", "YAML") from None
-    if not isinstance(data, dict):
-        raise BadInput(f"{file}: found {type(data).__name__}; expected fields such as `spec:`")
-    for key in _PATHS:
-        if isinstance(data.get(key), str):
-            data[key] = file.parent / data[key]
-    return data
