@@ -38,6 +38,7 @@ OURS: dict[str, dict[str, Any]] = {
     "adhere": {},
     "adhere, prompt not shared": {"share_prompt": False},
     "adhere, all logits at once": {"logit_chunk": 1 << 20},
+    "adhere, LoRA not fused": {"fuse": False},
     "adhere, layers computed twice": {"checkpoint_layers": True},
 }
 TRL: dict[str, dict[str, Any]] = {
@@ -74,10 +75,14 @@ def status(name: str) -> int:
 
 
 def ours(rows: Path, steps: int, options: dict[str, Any]) -> dict[str, Any]:
+    from adhere.training import log_probs
     from adhere.training.plan import TrainPlan
     from adhere.training.steps import Silent, StepLog
     from adhere.training.trainer import train
 
+    options = dict(options)
+    if not options.pop("fuse", True):
+        log_probs.fuse_lora = lambda model: 0
     seconds: list[float] = []
     base: list[int] = []
 

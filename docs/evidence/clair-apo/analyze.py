@@ -117,12 +117,14 @@ def main() -> None:
     for name, arm in arms.items():
         entry: dict[str, Any] = {"seeds": arm.seeds, "damage": arm.damage}
         for method in sorted(arm.rows):
-            there = [c for c in cases if len(arm.rows[method][c]) == arm.seeds]
+            seeds = max(len(rows) for rows in arm.rows[method].values())
+            there = [c for c in cases if len(arm.rows[method][c]) == seeds]
             for label, spec in (("trained", trained), ("held out", held)):
                 scores = arm.scores(method, spec, there)
                 against = np.array([reference[spec.name][cases.index(c)] for c in there])
                 entry[f"{method}, {label} rules"] = {
                     "n": len(there),
+                    "seeds": seeds,
                     "sar": interval(scores.mean(1), rng),
                     "by_seed": [float(v) for v in scores.mean(0)],
                     "minus base raw": interval(scores.mean(1) - against, rng),
@@ -137,6 +139,11 @@ def main() -> None:
         if arm.facts:
             entry["facts"] = interval(np.array([np.mean(v) for v in arm.facts.values()]), rng)
         found["arms"][name] = entry
+    zero = arms["apo-zero"].scores("raw", trained, cases).mean(1)
+    for name, entry in found["arms"].items():
+        if name != "apo-zero":
+            other = arms[name].scores("raw", trained, cases).mean(1)
+            entry["apo-zero minus this, raw, trained rules"] = interval(zero - other, rng)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "summary.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
     for name, entry in found["arms"].items():
@@ -147,7 +154,7 @@ def main() -> None:
                 gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*value["minus base raw"])
                 print(f"  {key:28} {mean:.3f} [{low:.3f}, {high:.3f}]  {gain}  "
                       + " ".join(f"{r} {v:.2f}" for r, v in value["rules"].items()))  # fmt: skip
-            elif key == "facts" or key.endswith("texts"):
+            elif key not in {"seeds", "damage"}:
                 print(f"  {key:28} {value}")
 
 
