@@ -3,8 +3,10 @@
     python damage.py RUN            # writes RUN/damage.json, one entry an arm; goes on where it was
 
 * perplexity of `plain.txt` (windows of 256 tokens, 32 of them for context only), base and adapter;
-* KL(adapter || base) a token and an answer, over the adapter's own sampled answers to the test
-  prompts (`raw`, from RUN/eval), exactly over the whole vocabulary at each place.
+* KL(adapter || base) a token and an answer, over the adapter's own sampled answers to every second
+  test prompt (`raw`, from RUN/eval), exactly over the whole vocabulary at each place.
+
+Of arms with several seeds, the first.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ def main() -> None:
     found: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.is_file() else {}
     text = (Path(__file__).parent / "plain.txt").read_text("utf-8")
     base = export_folder(catalog_model("smollm2-135m"))
-    folders = sorted(path.parent for path in (run / "train").glob("*/model"))
+    folders = sorted(
+        path.parent for path in (run / "train").glob("*-0/model") if not path.match("rate-*/model")
+    )
     with torch.inference_mode():
         if "base" not in found:
             found["base"] = {"perplexity": perplexity(load("base", base, "float32"), text)}
@@ -82,7 +86,7 @@ def main() -> None:
             net = load(name, base, "float32")
             attach(net, folder / "model")
             rows = [json.loads(line) for line in answers.open(encoding="utf-8")]
-            rows = [row for row in rows if row["method"] == "raw"]
+            rows = [row for row in rows if row["method"] == "raw"][::2]
             found[name] = {"perplexity": perplexity(net, text), **divergence(net, rows)}
             out.write_text(json.dumps(found, indent=1), encoding="utf-8")
             print(name, found[name], flush=True)

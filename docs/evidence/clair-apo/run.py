@@ -34,7 +34,7 @@ ARMS = {
     "dpo": ("rules", "dpo", 1),
     "sft": ("rules", "sft", 2),
     "apo-zero-on-policy": ("on-policy", "apo_zero", 2),
-    "apo-zero-reviser": ("reviser", "apo_zero", 2),
+    "apo-zero-reviser": ("reviser", "apo_zero", 3),
 }
 ONE_SEED = ("apo-zero-reviser", "apo-zero-on-policy")
 
@@ -56,17 +56,17 @@ def adhere(*words: str, log: Path) -> None:
         raise SystemExit(f"{log.stem} ended with {done.returncode}; see {log}")
 
 
-def every_other_prompt(out: Path) -> Path:
-    """Half of the prompts: the reviser model takes half a minute for each on two cores."""
+def every_third_prompt(out: Path) -> Path:
+    """A third of the prompts: the reviser model takes half a minute for each on two cores."""
     file = out / "prompts-reviser.jsonl"
     lines = (HERE / "prompts-train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(lines[::2]), encoding="utf-8")
+    file.write_text("".join(lines[::3]), encoding="utf-8")
     return file
 
 
 def pairs(out: Path, names: list[str]) -> None:
-    """The three sets of pairs; the last from half of the prompts."""
+    """The three sets of pairs; the last from a third of the prompts."""
     common = ["data", "clair", "--spec", str(SPEC), "--model", POLICY, "--max-tokens", TOKENS]
     all_prompts = str(HERE / "prompts-train.jsonl")
     rules = str(out / "pairs" / "rules")  # whose drafts the others take over
@@ -74,7 +74,7 @@ def pairs(out: Path, names: list[str]) -> None:
         "rules": ["--prompts", all_prompts, "--reviser", "rules"],
         "on-policy": ["--prompts", all_prompts, "--set", "on_policy_judge", "--candidates", "3",
                       "--reuse", rules],
-        "reviser": ["--prompts", str(every_other_prompt(out)), "--reviser", REVISER,
+        "reviser": ["--prompts", str(every_third_prompt(out)), "--reviser", REVISER,
                     "--reviser-tokens", "400", "--tries", "1", "--reuse", rules],
     }  # fmt: skip
     for name in names:

@@ -8,8 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-
-from adhere.experiments.risk_cap.games import LabeledGame
+from typing import Protocol
 
 SIMILAR = 0.6  # share of common pieces (Jaccard) from which two prompts are nearly the same
 PIECE = 4  # characters of a piece
@@ -20,6 +19,20 @@ MANY = 8  # so many of one cluster share a piece that it is worth asking one of 
 LARGE = 0.2  # share of the games in one cluster from which it is told
 
 
+class Prompted(Protocol):
+    """What has a prompt, or none (an empty text), and may belong to a group by its data."""
+
+    @property
+    def prompt(self) -> str:
+        """What was asked."""
+        ...
+
+    @property
+    def group(self) -> str:
+        """The group that the data puts it into, or an empty text."""
+        ...
+
+
 @dataclass(frozen=True)
 class Clusters:
     """A number for each game, equal for games that belong together; and what stands out."""
@@ -28,7 +41,7 @@ class Clusters:
     notes: tuple[str, ...] = ()
 
 
-def clusters_of(games: Sequence[LabeledGame], *, by_text: bool = True) -> Clusters:
+def clusters_of(games: Sequence[Prompted], *, by_text: bool = True) -> Clusters:
     """Which games count once together.
 
     Those are games of one group, and games whose prompts are nearly the same: their sets of
@@ -155,7 +168,7 @@ def _telling(sets: list[frozenset[str]]) -> tuple[list[frozenset[str]], int]:
 
 
 def _large(
-    numbers: Sequence[int], games: Sequence[LabeledGame], plain: Sequence[str]
+    numbers: Sequence[int], games: Sequence[Prompted], plain: Sequence[str]
 ) -> Iterator[str]:
     """A sentence on the largest cluster, where it holds a large share of the games."""
     ((number, count),) = Counter(numbers).most_common(1)

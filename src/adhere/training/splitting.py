@@ -15,10 +15,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from adhere.experiments.clusters import LARGE, clusters_of
-from adhere.experiments.risk_cap.games import LabeledGame
 from adhere.training.rows import PreferenceRow
 
 SLOW = 10_000  # rows from which it takes minutes
+
+
+class _Asked(NamedTuple):
+    prompt: str
+    group: str = ""
 
 
 class Split(NamedTuple):
@@ -39,8 +43,8 @@ def prompt_clusters(rows: Sequence[PreferenceRow]) -> list[int]:
     Compared is what users say, in all turns; a system message that every prompt begins with would
     make them all alike.
     """
-    games = [LabeledGame(row.id, (), prompt=_asked(row)) for row in rows]
-    return list(clusters_of(games).numbers) if games else []
+    asked = [_Asked(_asked(row)) for row in rows]
+    return list(clusters_of(asked).numbers) if asked else []
 
 
 def split(rows: Sequence[PreferenceRow], share: float, seed: int) -> Split:
