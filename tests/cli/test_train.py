@@ -15,7 +15,7 @@ import yaml
 
 from adhere.cli.main import main
 from adhere.cli.train import train
-from adhere.training.plan import LoraPlan, TrainPlan
+from adhere.training.plan import PRESETS, LoraPlan, TrainPlan
 from support.tiny_pairs import write_pairs
 
 SPEC = """\
@@ -183,7 +183,7 @@ def test_the_file_is_the_command_line(work, tiny, capfd):
     assert identity["lora"]["r"] == 2
     assert identity["lora"]["alpha"] == 6
     assert identity["shuffle"] is False
-    assert identity["learning_rate"] == 2e-4
+    assert identity["learning_rate"] == PRESETS["small"]["learning_rate"]
     assert "| preset | small |" in Path("from-file/model/README.md").read_text()
 
 

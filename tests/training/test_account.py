@@ -6,6 +6,7 @@ import pytest
 
 from adhere.training.account import before_after, findings
 from adhere.training.page import headline
+from adhere.training.plan import PRESETS
 from support.training_logs import account, log, step
 
 
@@ -56,7 +57,7 @@ def test_pairs_learned_by_heart_are_told_with_the_best_step():
 def test_a_model_that_did_not_move_is_told():
     still = [step(0, "dev"), step(1), step(1, "dev", 0.004, -0.003)]
     assert "hardly moved" in said(still)
-    assert "0.0002" in said(still)
+    assert f"({PRESETS['small']['learning_rate']:g})" in said(still)
     assert "hardly moved" not in said(still, plan={"objective": "sft"})
 
 

@@ -32,10 +32,11 @@ def test_paths_of_a_file_are_beside_it_and_those_of_the_command_line_are_not(tmp
 
 
 def test_a_preset_fills_in_what_nobody_says(tmp_path):
-    file = written(tmp_path, preset="small", learning_rate=1e-3)
+    file = written(tmp_path, preset="small", learning_rate=5e-4)
     plan, preset = read_train_plan(file, {"batch_size": 8})
     assert preset == "small"
-    assert (plan.learning_rate, plan.batch_size) == (1e-3, 8)
+    assert (plan.learning_rate, plan.batch_size) == (5e-4, 8)
+    assert read_train_plan(file, {})[0].batch_size == PRESETS["small"]["batch_size"]
     assert plan.epochs == PRESETS["small"]["epochs"]
     plan, preset = read_train_plan(file, {"preset": "paper", "learning_rate": 3e-7})
     assert (preset, plan.learning_rate, plan.batch_size) == ("paper", 3e-7, 64)

@@ -12,6 +12,7 @@ import pytest
 
 from adhere.models.open_weights.adapters import SpecNote
 from adhere.training.page import headline, render
+from adhere.training.plan import PRESETS
 from reporting.chromium import CHROMIUM, chromium
 from support.training_logs import account, log
 
@@ -39,7 +40,7 @@ def test_the_page_says_what_was_trained_on_what_and_what_came_of_it():
         "smollm2-135m: 60 steps of apo_zero on 360 pairs; of 40 held-out pairs, 93% have a positive",
         "apo_zero, for the winners are better", "Health education, version 3", "ef" * 32, "cd" * 32,
         "4,884,480 of 139,400,064 (4%) parameters", "going on from the checkpoint of step 20",
-        "learning_rate: 0.0002", "22 Nov 2026, 14:05 UTC", "0.928 [",
+        f"learning_rate: {PRESETS['small']['learning_rate']}", "22 Nov 2026, 14:05 UTC", "0.928 [",
     ):  # fmt: skip
         assert said in page, said
 

@@ -24,6 +24,7 @@ import numpy as np
 from adhere.chat import Mark
 from adhere.spec import Specification, load_spec
 from adhere.spec.checks import decide
+from adhere.spec.repairing import repair
 
 HERE = Path(__file__).parent
 ALPHA = 0.3
@@ -98,7 +99,20 @@ def collect(run: Path) -> dict[str, Arm]:
             arm.facts[row["case"]].append(float(right))
         if name in damage:
             arm.damage.append(damage[name])
+    arms["rule repairer on base"] = repaired(arms["base"])
     return arms
+
+
+def repaired(base: Arm) -> Arm:
+    """The base's answers after the rule repairer: what can be had without training or a model."""
+    arm, spec = Arm(), load_spec(HERE / "spec.md")
+    arm.seeds = 1
+    for case, rows in base.rows["raw"].items():
+        for row in rows:
+            cut = row["finish_reason"] == "length"
+            text = repair(row["text"], spec, row["judged_prompt"] or row["prompt"], cut=cut).text
+            arm.rows["raw"][case].append({**row, "text": text})
+    return arm
 
 
 def main() -> None:

@@ -122,10 +122,14 @@ def ask(out: Path, name: str, model: str, prompts: str, *methods: str) -> None:
 
 
 def choose_rate(out: Path) -> str:
-    """The rate whose adapter follows most rules on the development prompts, without the spec."""
+    """The rate whose adapter follows most rules on the development prompts, without the spec.
+
+    Of equal ones the lower, which changes the model less.
+    """
     chosen = out / "rate.json"
     if chosen.is_file():
         return str(json.loads(chosen.read_text(encoding="utf-8"))["rate"])
+    ask(out, "base", BASE, "prompts-dev", "raw")  # to know where they start
     found = {}
     for rate in RATES:
         ARMS[f"rate-{rate}"] = ARMS["apo-zero"]
@@ -137,7 +141,8 @@ def choose_rate(out: Path) -> str:
             "raw",
         )
         file = out / "eval" / f"prompts-dev-rate-{rate}" / "summary.json"
-        found[rate] = json.loads(file.read_text(encoding="utf-8"))["rows"][0]["sar"]
+        sar = json.loads(file.read_text(encoding="utf-8"))["rows"][0]["sar"]
+        found[rate] = round(sar, 6)
     best = max(found, key=lambda rate: found[rate])
     chosen.write_text(json.dumps({"rate": best, "sar": found}, indent=1), encoding="utf-8")
     return best
