@@ -99,8 +99,9 @@ def collect(run: Path) -> dict[str, Arm]:
             arm.facts[row["case"]].append(float(right))
         if name in damage:
             arm.damage.append(damage[name])
-    arms["rule repairer on base"] = repaired(arms["base"])
-    return arms
+    controls = {"base": arms.pop("base")}
+    controls["rule repairer on base"] = repaired(controls["base"])
+    return {**controls, **arms}
 
 
 def repaired(base: Arm) -> Arm:
@@ -160,16 +161,60 @@ def main() -> None:
             entry["apo-zero minus this, raw, trained rules"] = interval(zero - other, rng)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "summary.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    for name, entry in found["arms"].items():
-        print(f"\n{name} ({entry['seeds']} seeds)")
-        for key, value in entry.items():
-            if isinstance(value, dict) and "sar" in value:
-                mean, low, high = value["sar"]
-                gain = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*value["minus base raw"])
-                print(f"  {key:28} {mean:.3f} [{low:.3f}, {high:.3f}]  {gain}  "
-                      + " ".join(f"{r} {v:.2f}" for r, v in value["rules"].items()))  # fmt: skip
-            elif key not in {"seeds", "damage"}:
-                print(f"  {key:28} {value}")
+    (given.out / "tables.md").write_text(tables(found), encoding="utf-8")
+    print(tables(found))
+
+
+def tables(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    arms = found["arms"]
+    out = [
+        "| arm | seeds | SAR, no spec in prompt | minus the untrained | SAR, spec in prompt "
+        "| SAR, held-out rules |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, entry in arms.items():
+        raw, told, held = (
+            entry.get(key)
+            for key in ("raw, trained rules", "vanilla, trained rules", "raw, held out rules")
+        )
+        seeds = ", ".join(f"{v:.3f}" for v in raw["by_seed"]) if entry["seeds"] > 1 else "1"
+        cells = [name, seeds, span(raw["sar"]), span(raw["minus base raw"], "+")]
+        out.append(f"| {' | '.join([*cells, span(told and told['sar']), span(held['sar'])])} |")
+    names = [*arms["base"]["raw, trained rules"]["rules"]]
+    others = [n for n in arms["base"]["raw, held out rules"]["rules"] if n not in names]
+    out += ["", "Share of prompts that follow each rule, without the spec; no training had the "
+            "last three:", "", f"| arm | {' | '.join([*names, *others])} |",
+            "|---" * (1 + len(names) + len(others)) + "|"]  # fmt: skip
+    for name, entry in arms.items():
+        shares = {**entry["raw, held out rules"]["rules"], **entry["raw, trained rules"]["rules"]}
+        out.append(f"| {name} | {' | '.join(f'{shares[n]:.2f}' for n in [*names, *others])} |")
+    out += ["", "What else changed:", "",
+            "| arm | words | cut | known answers right | perplexity | KL a token | KL an answer |",
+            "|---|---|---|---|---|---|---|"]  # fmt: skip
+    for name, entry in arms.items():
+        texts, (damage, *_) = entry["raw, texts"], [*entry["damage"], {}]
+        cells = [f"{texts['words']:.0f}", f"{texts['cut']:.0%}", span(entry.get("facts"))]
+        keys = (("perplexity", ".1f"), ("kl_a_token", ".2f"), ("kl_an_answer", ".0f"))
+        cells += [f"{damage[k]:{form}}" if k in damage else "–" for k, form in keys]
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    key = "apo-zero minus this, raw, trained rules"
+    out += [
+        "",
+        "apo-zero minus the arm, paired by prompt:",
+        "",
+        "| arm | difference |",
+        "|---|---|",
+    ]
+    out += [f"| {name} | {span(entry[key], '+')} |" for name, entry in arms.items() if key in entry]
+    return "\n".join([*out, ""])
+
+
+def span(values: list[float] | None, sign: str = "") -> str:
+    """A mean with its interval, or a dash."""
+    if not values:
+        return "–"
+    return "{:{s}.3f} [{:{s}.3f}, {:{s}.3f}]".format(*values, s=sign)
 
 
 if __name__ == "__main__":

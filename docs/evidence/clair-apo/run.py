@@ -33,10 +33,11 @@ ARMS = {
     "apo-down": ("rules", "apo_down", 1),
     "dpo": ("rules", "dpo", 1),
     "sft": ("rules", "sft", 2),
+    "apo-zero-twice": ("rules", "apo_zero", 2),
     "apo-zero-on-policy": ("on-policy", "apo_zero", 2),
     "apo-zero-reviser": ("reviser", "apo_zero", 3),
 }
-ONE_SEED = ("apo-zero-reviser", "apo-zero-on-policy")
+ONE_SEED = ("apo-zero-twice", "apo-zero-reviser", "apo-zero-on-policy")
 
 
 def adhere(*words: str, log: Path) -> None:
@@ -175,9 +176,10 @@ def main() -> None:
             if not (out / "pairs" / ARMS[name][0] / "pairs.jsonl").is_file():
                 continue
             model = f"weights:{train(out, name, seed, rate)}"
-            told = () if seed else ("vanilla",)  # with the spec in the prompt: one seed
+            told = () if seed else ("vanilla",)  # with the spec in the prompt, and damage: one seed
             ask(out, f"{name}-{seed}", model, "prompts-test", "raw", *told)
-            ask(out, f"{name}-{seed}", model, "facts", "raw")
+            if not seed:
+                ask(out, f"{name}-{seed}", model, "facts", "raw")
 
 
 if __name__ == "__main__":
