@@ -26,7 +26,7 @@ from adhere.experiments.benchmark import (
 from adhere.experiments.benchmark_folders import check_folders
 from adhere.experiments.dry_run import estimate_plan
 from adhere.experiments.plan import Plan, SuitePlan
-from adhere.experiments.run import RunResult, Silent
+from adhere.experiments.starts import RunResult, Silent
 from adhere.suites import Suite
 from support.fake_server import FakeServer, Reply
 from support.judging import is_judging, joint_reply, judge_handler

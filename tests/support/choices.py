@@ -13,7 +13,7 @@ from typing import Any
 
 from adhere.experiments.benchmark import evaluate_plan
 from adhere.experiments.plan import Plan
-from adhere.experiments.run import RunResult
+from adhere.experiments.starts import RunResult
 from support.fake_server import FakeServer, Reply
 
 COLUMNS = ("Type", "Category", "Question", "Best Answer", "Correct Answers", "Incorrect Answers")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from adhere.experiments.run import RunResult
+from adhere.experiments.starts import RunResult
 from adhere.training.recipes.clair import ClairPlan, make_clair_pairs
 from support.fake_server import FakeServer, Fault, Reply
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from adhere.experiments.given import judge_answers
 from adhere.experiments.plan import JudgingPlan, Plan
-from adhere.experiments.run import RunResult, run_experiment
+from adhere.experiments.run import run_experiment
+from adhere.experiments.starts import RunResult
 from support.fake_server import FakeServer
 
 SPEC = """# Assistant

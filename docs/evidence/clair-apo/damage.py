@@ -72,19 +72,17 @@ def main() -> None:
     found: dict[str, Any] = json.loads(out.read_text("utf-8")) if out.is_file() else {}
     text = (Path(__file__).parent / "plain.txt").read_text("utf-8")
     base = export_folder(catalog_model("smollm2-135m"))
-    folders = sorted(
-        path.parent for path in (run / "train").glob("*-0/model") if not path.match("rate-*/model")
-    )
     with torch.inference_mode():
         if "base" not in found:
             found["base"] = {"perplexity": perplexity(load("base", base, "float32"), text)}
-        for folder in folders:
-            name = folder.name
-            answers = run / "eval" / f"prompts-test-{name}" / "results.jsonl"
-            if name in found or not answers.is_file():
+        for answers in sorted((run / "eval").glob("prompts-test-*-0/results.jsonl")):
+            name = answers.parent.name.removeprefix("prompts-test-")
+            if name in found:
                 continue
+            plan = json.loads((run / "plans" / f"prompts-test-{name}.yaml").read_text("utf-8"))
+            folder = Path(plan["models"][0]["model"].removeprefix("weights:"))
             net = load(name, base, "float32")
-            attach(net, folder / "model")
+            attach(net, folder)
             rows = [json.loads(line) for line in answers.open(encoding="utf-8")]
             rows = [row for row in rows if row["method"] == "raw"][::2]
             found[name] = {"perplexity": perplexity(net, text), **divergence(net, rows)}

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from adhere.cli.console import wide_console
-from adhere.experiments.run import RunResult
+from adhere.experiments.starts import RunResult
 from adhere.training.recipes.clair.refusing import REASONS
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from adhere.errors import EXIT_INCOMPLETE
 from adhere.experiments.benchmark import BenchmarkResult
 from adhere.experiments.choices import KIND
 from adhere.experiments.phases import Listener
-from adhere.experiments.run import RunResult
+from adhere.experiments.starts import RunResult
 
 Result = RunResult | BenchmarkResult
 Start = Callable[[Listener], Coroutine[Any, Any, Result]]

@@ -28,7 +28,8 @@ from adhere.experiments.choices.kind import is_choice_plan
 from adhere.experiments.inputs import Inputs, read_inputs, read_parts
 from adhere.experiments.phases import Listener
 from adhere.experiments.plan import Plan, StopPlan
-from adhere.experiments.run import Run, RunResult, Silent
+from adhere.experiments.run import Run
+from adhere.experiments.starts import RunResult, Silent
 from adhere.records.run_folder import RUN_FILE, SUMMARY_FILE, write_atomic
 from adhere.spec import write_markdown
 from adhere.suites import Suite

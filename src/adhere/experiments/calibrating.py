@@ -22,7 +22,8 @@ from adhere.experiments.inputs import common_inputs
 from adhere.experiments.pairing import Run as FinishedRun
 from adhere.experiments.phases import Listener
 from adhere.experiments.plan import JudgingPlan
-from adhere.experiments.run import Run, RunResult, Silent
+from adhere.experiments.run import Run
+from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.trust import judge_trust, rule_digest
 from adhere.judging.calibration import Calibration, Labeled, calibrate
 from adhere.judging.correction import LANG_REICZIGEL

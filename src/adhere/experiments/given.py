@@ -16,7 +16,8 @@ from adhere.experiments.inputs import common_inputs
 from adhere.experiments.pairing import Run as EarlierRun
 from adhere.experiments.phases import Listener
 from adhere.experiments.plan import JudgingPlan
-from adhere.experiments.run import Run, RunResult, Silent
+from adhere.experiments.run import Run
+from adhere.experiments.starts import RunResult, Silent
 from adhere.records import SCHEMA_VERSION, read_run_record, row_key
 from adhere.records.run_folder import Key
 from adhere.spec import looks_like_refusal

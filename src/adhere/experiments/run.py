@@ -6,13 +6,10 @@ a killed run goes on where it was and a finished one does nothing.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from adhere.chat import Model, Role
@@ -20,8 +17,6 @@ from adhere.errors import (
     EXIT_DONE,
     EXIT_INCOMPLETE,
     AdhereError,
-    BadInput,
-    DiskFull,
     Stopped,
 )
 from adhere.experiments.controls import controls_missing, judge_controls
@@ -44,6 +39,13 @@ from adhere.experiments.roles import (
     needs_reward,
     others_than,
 )
+from adhere.experiments.starts import (
+    RunResult,
+    Silent,
+    new_record,
+    seconds_spent,
+    until_its_end,
+)
 from adhere.experiments.stopping import aim_of, wanted
 from adhere.experiments.trust import SELF_JUDGED, check_calibration, self_judged
 from adhere.judging import ModelJudge
@@ -51,45 +53,6 @@ from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
 from adhere.records import RunFolder
 from adhere.records.run_folder import Key
-
-_WALL_SECONDS = "wall seconds"  # a fact of the run's folder
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def started(self, total: int, done: int) -> None:
-        """Ignore it."""
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Ignore it."""
-
-    def note(self, text: str) -> None:
-        """Ignore it."""
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """How a run ended. `stopped` says why it ended early, or is empty."""
-
-    folder: Path
-    summary: Mapping[str, Any]
-    did_nothing: bool
-    stopped: str = ""
-    exit_code: int = EXIT_DONE
-
-
-def seconds_spent(folder: RunFolder, started: float, *, worked: bool) -> float:
-    """Wall time of all starts of a run together; that of one that did nothing counts for nothing.
-
-    `started`: when this start began, by `time.monotonic`. What a killed start took is not known.
-    """
-    before: float = folder.get_fact(_WALL_SECONDS) or 0.0
-    if not worked:
-        return before
-    seconds = before + time.monotonic() - started
-    folder.put_fact(_WALL_SECONDS, seconds)
-    return seconds
 
 
 async def run_experiment(plan: Plan, listener: Listener | None = None) -> RunResult:
@@ -153,42 +116,25 @@ class Run:
             rows.begin(keys)
             pending = pending or bool(rows.to_answer(keys) or rows.to_judge(keys))
             pending = pending or controls_missing(self.inputs, folder)
-            stopped: AdhereError | None = None
-            interrupted = False
-            if pending:
-                try:
+            with until_its_end(folder) as ending:
+                if pending:
                     await self._phases(folder, record, rows, keys)
                     while (more := self._wanted(rows)) != keys:
                         keys = more
                         rows.begin(keys)
                         await self._phases(folder, record, rows, keys)
-                except AdhereError as error:
-                    if folder.read_record() is None:
-                        folder.discard()
-                        raise
-                    if isinstance(error, BadInput):
-                        raise
-                    stopped = error
-                except asyncio.CancelledError:
-                    if folder.read_record() is None:
-                        folder.discard()
-                        raise
-                    interrupted = True
-            elif folder.read_record() is None:
-                folder.claim(record)
-            if isinstance(stopped, DiskFull):
-                raise stopped  # the journal holds what was done; the rest would not fit either
+                elif folder.read_record() is None:
+                    folder.claim(record)
             summary = await finish(
                 self.inputs,
                 folder,
                 keys,
                 folder.read_record() or record,
                 wall_seconds=seconds_spent(folder, self._started, worked=bool(pending)),
-                stopped=str(stopped) if stopped else "interrupted" if interrupted else "",
+                stopped=ending.why,
             )
-            if interrupted:
-                raise asyncio.CancelledError
-        return self._result(summary, stopped, did_nothing=not pending)
+            ending.pass_on()
+        return self._result(summary, ending.error, did_nothing=not pending)
 
     def _wanted(self, rows: Rows) -> list[Key]:
         """The rows to bring about as things stand: all, or the next block of an early stop."""
@@ -218,14 +164,8 @@ class Run:
         return bool(changed or gone)
 
     def _record(self) -> dict[str, Any]:
-        dumped = self.inputs.plan.model_dump(mode="json", exclude_none=True)
-        return {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "identity": {**self.inputs.identity(), **self._given_identity()},
-            "models": dict(self.models),
-            "plan": {k: v for k, v in dumped.items() if k not in OPERATIONAL},
-            "operational": {k: v for k, v in dumped.items() if k in OPERATIONAL and k != "out"},
-        }
+        identity = {**self.inputs.identity(), **self._given_identity()}
+        return new_record(self.inputs.plan, OPERATIONAL, identity, models=dict(self.models))
 
     def _result(
         self, summary: Mapping[str, Any], stopped: AdhereError | None, *, did_nothing: bool

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from adhere.errors import BadInput
-from adhere.experiments.run import Silent
+from adhere.experiments.starts import Silent
 from adhere.training.reading import read_rows
 from adhere.training.recipes.clair import ClairPlan, make_clair_pairs, seats
 from adhere.training.recipes.clair.inputs import read_clair_inputs

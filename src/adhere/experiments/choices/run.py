@@ -6,12 +6,10 @@ where it was and a finished one does nothing.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, cast
 
 from adhere.chat import Model, Role
@@ -20,7 +18,6 @@ from adhere.errors import (
     EXIT_INCOMPLETE,
     AdhereError,
     BadInput,
-    DiskFull,
     Stopped,
 )
 from adhere.experiments.choices.inputs import ChoiceInputs, read_choice_inputs
@@ -40,7 +37,13 @@ from adhere.experiments.roles import (
     find_text_scores,
     others_than,
 )
-from adhere.experiments.run import RunResult, Silent, seconds_spent
+from adhere.experiments.starts import (
+    RunResult,
+    Silent,
+    new_record,
+    seconds_spent,
+    until_its_end,
+)
 from adhere.judging import ModelJudge
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
@@ -102,47 +105,25 @@ class ChoiceRun:
             keys = self.inputs.row_keys()
             to_do = rows.to_do(keys)
             self.listener.started(len(keys), len(keys) - len(to_do))
-            stopped: AdhereError | None = None
-            interrupted = False
-            if to_do:
-                try:
+            with until_its_end(folder) as ending:
+                if to_do:
                     await self._models(folder, record, rows, keys)
-                except AdhereError as error:
-                    if folder.read_record() is None:
-                        folder.discard()
-                        raise
-                    if isinstance(error, (BadInput, DiskFull)):
-                        raise
-                    stopped = error
-                except asyncio.CancelledError:
-                    if folder.read_record() is None:
-                        folder.discard()
-                        raise
-                    interrupted = True
-            elif folder.read_record() is None:
-                folder.claim(record)
+                elif folder.read_record() is None:
+                    folder.claim(record)
             summary = finish(
                 self.inputs,
                 folder,
                 keys,
                 folder.read_record() or record,
                 wall_seconds=seconds_spent(folder, self._started, worked=bool(to_do)),
-                stopped=str(stopped) if stopped else "interrupted" if interrupted else "",
+                stopped=ending.why,
             )
-            if interrupted:
-                raise asyncio.CancelledError
-        return self._result(summary, stopped, did_nothing=not to_do)
+            ending.pass_on()
+        return self._result(summary, ending.error, did_nothing=not to_do)
 
     def _record(self) -> dict[str, Any]:
-        dumped = self.inputs.plan.model_dump(mode="json", exclude_none=True)
-        return {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "kind": KIND,
-            "identity": self.inputs.identity(),
-            "models": {},
-            "plan": {k: v for k, v in dumped.items() if k not in OPERATIONAL},
-            "operational": {k: v for k, v in dumped.items() if k in OPERATIONAL and k != "out"},
-        }
+        inputs = self.inputs
+        return new_record(inputs.plan, OPERATIONAL, inputs.identity(), kind=KIND, models={})
 
     def _result(
         self, summary: Mapping[str, Any], stopped: AdhereError | None, *, did_nothing: bool

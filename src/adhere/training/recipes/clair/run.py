@@ -14,21 +14,25 @@ come out the same).
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from adhere.chat import Usage
-from adhere.errors import EXIT_DONE, EXIT_INCOMPLETE, AdhereError, BadInput, DiskFull, Stopped
+from adhere.errors import EXIT_DONE, EXIT_INCOMPLETE, AdhereError, Stopped
 from adhere.experiments.opening import Limiters, Opening, spend_limit
 from adhere.experiments.phases import Listener
-from adhere.experiments.run import RunResult, Silent, seconds_spent
 from adhere.experiments.spending import SpendLimit, money_spent
+from adhere.experiments.starts import (
+    RunResult,
+    Silent,
+    new_record,
+    seconds_spent,
+    until_its_end,
+)
 from adhere.records import RunFolder
 from adhere.records.run_folder import SUMMARY_FILE, Key, dump_json, write_atomic
 from adhere.training.exporting import write_rows
@@ -70,39 +74,16 @@ class ClairRun:
             keys = self.inputs.row_keys()
             to_do = making.to_do(keys)
             self.listener.started(len(keys), len(keys) - len(to_do))
-            stopped: AdhereError | None = None
-            interrupted = False
-            if to_do:
-                try:
+            with until_its_end(folder) as ending:
+                if to_do:
                     await self._models(folder, record, making, keys)
-                except AdhereError as error:
-                    if folder.read_record() is None:
-                        folder.discard()
-                        raise
-                    if isinstance(error, (BadInput, DiskFull)):
-                        raise
-                    stopped = error
-                except asyncio.CancelledError:
-                    if folder.read_record() is None:
-                        folder.discard()
-                        raise
-                    interrupted = True
-            why = str(stopped) if stopped else "interrupted" if interrupted else ""
-            summary = self._finish(folder, making, keys, why, worked=bool(to_do))
-            if interrupted:
-                raise asyncio.CancelledError
-        return self._result(summary, stopped, did_nothing=not to_do)
+            summary = self._finish(folder, making, keys, ending.why, worked=bool(to_do))
+            ending.pass_on()
+        return self._result(summary, ending.error, did_nothing=not to_do)
 
     def _record(self) -> dict[str, Any]:
-        dumped = self.inputs.plan.model_dump(mode="json", exclude_none=True)
-        return {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "kind": KIND,
-            "identity": self.inputs.identity(),
-            "models": {},
-            "plan": {k: v for k, v in dumped.items() if k not in OPERATIONAL},
-            "operational": {k: v for k, v in dumped.items() if k in OPERATIONAL and k != "out"},
-        }
+        inputs = self.inputs
+        return new_record(inputs.plan, OPERATIONAL, inputs.identity(), kind=KIND, models={})
 
     def _result(
         self, summary: Mapping[str, Any], stopped: AdhereError | None, *, did_nothing: bool
