@@ -69,6 +69,16 @@ def test_chosen_answers_that_fell_are_told_where_that_is_not_meant(objective, to
     assert ("became less likely" in said(fell, plan={"objective": objective})) is told
 
 
+@pytest.mark.parametrize("objective", ["apo_down", "dpo"])
+@pytest.mark.parametrize(
+    ("beta", "nats", "told"), [(0.1, 33, True), (0.1, 15, False), (0.5, 33, True)]
+)
+def test_probability_that_went_nowhere_is_told(objective, beta, nats, told):
+    fell = [step(0, "dev"), step(1), step(1, "dev", -nats * beta, -9.0)]
+    text = said(fell, plan={"objective": objective, "beta": beta})
+    assert (f"is {nats} nats less likely" in text) is told
+
+
 def test_answers_that_teach_no_more_are_told():
     dead = [step(0, "dev"), step(1, "train", 0.5, -9.0), step(1, "dev", 0.5, -9.0)]
     assert "the rejected answers teach no more" in said(dead)

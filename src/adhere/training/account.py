@@ -17,6 +17,9 @@ from adhere.training.steps import StepLog
 
 _UNMOVED = 0.01  # a margin below this is no learning
 _DEAD = 0.01  # mean slope of a sigmoid whose pairs move nothing any more
+# Nats that a chosen answer may lose on average. Answers of 60 tokens that lost 33 (dpo) and 147
+# (apo_down) were followed by gibberish (docs/evidence/clair-apo).
+_FALLEN = 25.0
 _RISEN = 0.02  # rise of the held-out loss above its lowest from which it is told
 _FEW = 30  # held-out pairs below which the numbers say little
 
@@ -238,6 +241,13 @@ def _on_movement(account: Account) -> list[str]:
                 else f"{objective} means to raise them: the rate may be too high, or the pairs too "
                 "unlike each other."
             )
+        )
+    nats = last.chosen_reward / account.plan.beta
+    if nats < -_FALLEN:
+        out.append(
+            f"A chosen answer is {-nats:.0f} nats less likely than before the training: what it "
+            "lost went to texts of neither side, which may be no language at all. Read some "
+            "answers before anything else; a lower rate or fewer steps keep them."
         )
     return out
 
