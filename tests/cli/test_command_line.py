@@ -377,6 +377,8 @@ def test_a_polite_end_exits_130_and_keeps_what_was_done(work, end, background):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # As from a terminal, also where the tests themselves run in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
         while len(server.calls) < 4:
             time.sleep(0.02)

@@ -83,6 +83,12 @@ def clear_error(done, *words):
 # ---------------------------------------------------------------- terminal
 
 
+def _at_a_terminal():
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    # Ctrl-C counts, also where the tests themselves run in the background.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """The command in a pseudo-terminal; `seen` is every byte that it wrote."""
 
@@ -91,7 +97,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "adhere", "label", *map(str, args)],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            preexec_fn=_at_a_terminal,  # noqa: PLW1509
             env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "LINES": "40"},
         )  # fmt: skip
         os.close(slave)
@@ -99,7 +105,7 @@ class Terminal:
 
     def until(self, text, times=1):
         """Read until the output holds `text` so often."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while self.seen.count(text.encode()) < times:
             assert time.monotonic() < end, self.seen.decode("utf-8", "replace")[-2000:]
             self._read(0.2)
