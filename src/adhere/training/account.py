@@ -17,8 +17,8 @@ from adhere.training.steps import StepLog
 
 _UNMOVED = 0.01  # a margin below this is no learning
 _DEAD = 0.01  # mean slope of a sigmoid whose pairs move nothing any more
-# Nats that a chosen answer may lose on average. Answers of 60 tokens that lost 33 (dpo) and 147
-# (apo_down) were followed by gibberish (docs/evidence/clair-apo).
+# Nats that a chosen answer may lose on average. Where the last pairs had lost 33 (dpo) and 147
+# (apo_down), short answers became gibberish (docs/evidence/clair-apo).
 _FALLEN = 25.0
 _RISEN = 0.02  # rise of the held-out loss above its lowest from which it is told
 _FEW = 30  # held-out pairs below which the numbers say little
