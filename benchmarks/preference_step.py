@@ -8,7 +8,8 @@ so that a machine that slows down slows all. Printed for each arm: pairs a secon
 its steps, the first left out), its ratio to TRL's defaults, and the peak of resident memory above
 what was there once the model was loaded, with its ratio. TRL has two more arms besides its
 defaults: the same in float32, and float32 with nothing computed twice (no gradient checkpointing,
-reference log-probabilities beforehand). On two cores the first of them was the faster one. Ours has one arm for each ingredient left out.
+reference log-probabilities beforehand). On two cores the first of them was the faster one.
+Ours has one arm for each ingredient left out.
 
 The pairs (`--pairs`) are those of docs/evidence/clair-apo by default, cut or filled up to
 `--tokens` a side by repeating the text's own sentences, as their own answers are shorter.
