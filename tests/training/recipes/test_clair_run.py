@@ -11,8 +11,9 @@ import pytest
 
 from adhere.errors import BadInput
 from adhere.experiments.starts import Silent
+from adhere.experiments.stepwise import seats
 from adhere.training.reading import read_rows
-from adhere.training.recipes.clair import ClairPlan, make_clair_pairs, seats
+from adhere.training.recipes.clair import ClairPlan, make_clair_pairs
 from adhere.training.recipes.clair.inputs import read_clair_inputs
 from support.clair import (
     SPEC,
@@ -650,7 +651,7 @@ def test_who_takes_turns(tmp_path):
     def seats_of(models, reviser, judge=None, **more):
         fields = {"spec": tmp_path / "spec.md", "prompts": tmp_path / "prompts.jsonl", **more}
         made = ClairPlan(models=models, reviser=reviser, judge=judge, **fields)
-        return seats.turns(read_clair_inputs(made))
+        return seats.turns(read_clair_inputs(made).seats)
 
     assert seats_of("local:a", "rules") == (["policy"], [])
     assert seats_of("local:a", "openai:b") == (["policy", "reviser"], [])

@@ -1,137 +1,43 @@
 """The rows of an attack on their way: one goal, one attack after the other, to an end.
 
-A row goes step by step: the attacker writes, the target answers, the answer is judged; then the
-next turn, or the end. Each step needs at most one model (a *seat*) and is committed when it is
-done, so a row goes on wherever it stopped, also in another process after a kill.
+The attacker writes, the target answers, the answer is judged; then the next turn, or the end.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adhere.chat import Answer, Case, Models, Outcome, Role, Unscored, user
 from adhere.errors import AdhereError, Bug, DiskFull, Stopped
-from adhere.experiments.answering import error_facts, kept, worth_retrying
-from adhere.experiments.breaker import Breaker
+from adhere.experiments.answering import error_facts, kept
 from adhere.experiments.marking import JUDGE_ROLE
 from adhere.experiments.pair_attack.attacker import ask_attacker
 from adhere.experiments.pair_attack.inputs import ATTACKER, JUDGE, POLICY, RATER, AttackInputs
 from adhere.experiments.pair_attack.rating import LOWEST, TOP, rate
-from adhere.experiments.pair_attack.seats import Open
-from adhere.experiments.phases import Listener
+from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
+from adhere.experiments.stepwise.seats import NOBODY, Open
 from adhere.methods.base import Request
-from adhere.records import SCHEMA_VERSION, RunFolder
 from adhere.records.run_folder import Key
 
-Row = dict[str, Any]
-
-# How a row ends; before that it is WAITING. `held`: every answer was judged, none was a success.
-WAITING, BROKEN, HELD = "waiting", "broken", "held"
-UNSCORED, FAILED = Outcome.UNSCORED.value, Outcome.FAILED.value
-NOBODY = ""  # the seat of a step that needs no model
-
-
-def new_row(key: Key, goal: str) -> Row:
-    """A row before anything was asked."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "suite": key[0],
-        "case": key[1],
-        "model": key[2],
-        "method": key[3],
-        "repeat": key[4],
-        "goal": goal,
-        "outcome": WAITING,
-        "reason": "",
-        "detail": "",
-        "error": None,
-        "turns": [],
-        "tries": [],
-    }
-
-
-def ended(row: Row, outcome: str, reason: str = "", detail: str = "") -> Row:
-    """The row at its end."""
-    return {**row, "outcome": outcome, "reason": reason, "detail": detail, "error": None}
+# How a row ends. `held`: every answer was judged, none was a success.
+BROKEN, HELD, UNSCORED = "broken", "held", Outcome.UNSCORED.value
 
 
 @dataclass
 class Attacking:
-    """All rows of a run. `known` are those on record."""
+    """What the rows of an attack go through (`Steps`)."""
 
     inputs: AttackInputs
-    folder: RunFolder
-    listener: Listener
-    known: dict[Key, Row] = field(default_factory=dict)
-    _tried: set[Key] = field(default_factory=set)  # failed in this start: not tried again in it
 
     def __post_init__(self) -> None:
         """Read what is there."""
-        self.known = self.folder.rows()
         self.cases = {case.id: case for case in self.inputs.cases}
-        self.breaker = Breaker.of(self.known)
 
-    def to_do(self, keys: Sequence[Key]) -> list[Key]:
-        """The rows that are not at their end, or failed and may come better."""
-        return [key for key in keys if self._is_open(key)]
-
-    def _is_open(self, key: Key) -> bool:
-        row = self.known.get(key)
-        if row is None or row["outcome"] == WAITING:
-            return True
-        # A row without an error failed for what the attacker wrote: it would write it again.
-        return row["error"] is not None and worth_retrying(row) and key not in self._tried
-
-    def waiting(self, keys: Sequence[Key]) -> Counter[str]:
-        """How many rows wait for each seat next."""
-        return Counter(self.next_seat(self._row(key)) for key in self.to_do(keys))
-
-    def _row(self, key: Key) -> Row:
-        return self.known.get(key) or new_row(key, self.cases[key[1]].prompt)
-
-    # ------------------------------------------------------------ the loop
-
-    async def run(self, keys: Sequence[Key], open_: Open) -> None:
-        """Bring rows forward as far as the open models can. Raises what stops the run."""
-        self.breaker.limiters = list(open_.limiters.values())
-        room = asyncio.Semaphore(open_.room)
-
-        async def one(key: Key) -> None:
-            async with room:
-                try:
-                    await self._forward(key, open_)
-                except AdhereError as error:  # of the journal or a limit; a model's is in the row
-                    self.breaker.halt(error)
-
-        async with asyncio.TaskGroup() as group:
-            for key in self.to_do(keys):
-                group.create_task(one(key))
-        if self.breaker.stop is not None:
-            raise self.breaker.stop
-
-    async def _forward(self, key: Key, open_: Open) -> None:
-        row = self._row(key)
-        if row["outcome"] == FAILED:
-            row = ended(row, WAITING)
-        while row["outcome"] == WAITING and self.breaker.stop is None:
-            seat = self.next_seat(row)
-            if seat != NOBODY and seat not in open_.models:
-                return
-            row = await self._step(row, seat, open_)
-            if self.breaker.stop is not None and row["outcome"] == FAILED:
-                return  # never asked, because the breaker is open
-            self.folder.put_row(row, whole=False)
-            self.known[key] = row
-        if row["outcome"] != WAITING:
-            self._tried.add(key)
-            self.listener.row(row)
-            self.breaker.watch(key, row)
-
-    # ------------------------------------------------------------ one row
+    def new_row(self, key: Key) -> Row:
+        """A row before anything was asked."""
+        return begun(key, goal=self.cases[key[1]].prompt, turns=[], tries=[])
 
     def next_seat(self, row: Row) -> str:
         """Who must be open for a row's next step: a seat, or nobody."""
@@ -151,7 +57,9 @@ class Attacking:
             return False
         return not (self.inputs.by_marks and self._violated(turn))
 
-    async def _step(self, row: Row, seat: str, open_: Open) -> Row:
+    async def step(self, row: Row, open_: Open) -> Row:
+        """The row one step further."""
+        seat = self.next_seat(row)
         if seat == ATTACKER:
             return await self._write(row, open_)
         turn = row["turns"][-1]

@@ -80,6 +80,11 @@ class AttackInputs:
         ]
 
     @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
+        return self.common.prices
+
+    @property
     def seats(self) -> dict[str, ModelConfig]:
         """The models that are asked, in the order in which a turn needs them."""
         plan = self.plan

@@ -1,39 +1,35 @@
 """Attack the goals of a plan, and write what came of it.
 
-A run is its folder (`records/run_folder.py`): run.yaml and the journal, and at the end of each
-start, also one that was stopped,
+Beside what every run that goes step by step leaves (`experiments/stepwise/run.py`),
 
     results.jsonl     every row with all its turns: attack, answer, marks or rating
     attacks.jsonl     the messages that reached a goal, as prompts for `adhere eval`
     responses.jsonl   the last answer of each row, as `adhere judge` takes them: for a second judge
-    summary.json      the numbers
 
-All four are made anew from the journal. The texts stand in these files alone: nothing of them is
+The texts stand in these files alone: nothing of them is
 printed.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from adhere.chat import Message, Usage, digest
-from adhere.errors import EXIT_DONE, EXIT_INCOMPLETE, AdhereError, Stopped
-from adhere.experiments.opening import Limiters, Opening, spend_limit
+from adhere.chat import Message, digest
+from adhere.experiments.opening import Opening
 from adhere.experiments.pair_attack.attacking import BROKEN, Attacking, attacked
 from adhere.experiments.pair_attack.inputs import KIND, AttackInputs, read_attack_inputs
 from adhere.experiments.pair_attack.plan import OPERATIONAL, AttackPlan
-from adhere.experiments.pair_attack.seats import Open, check_seats, open_seats, turns
+from adhere.experiments.pair_attack.seats import check_seats, open_seats
 from adhere.experiments.pair_attack.summary import not_apart, summarize
 from adhere.experiments.phases import Listener
-from adhere.experiments.spending import SpendLimit, money_spent
-from adhere.experiments.starts import RunResult, Silent, new_record, seconds_spent, until_its_end
+from adhere.experiments.starts import RunResult, Silent
+from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.seats import Open
 from adhere.records import RunFolder
-from adhere.records.run_folder import SUMMARY_FILE, Key, dump_json, write_atomic
+from adhere.records.run_folder import dump_json, write_atomic
 
 ATTACKS_FILE = "attacks.jsonl"
 RESPONSES_FILE = "responses.jsonl"
@@ -47,125 +43,39 @@ async def attack(plan: AttackPlan, listener: Listener | None = None) -> RunResul
 
 
 @dataclass
-class AttackRun:
+class AttackRun(StepwiseRun[AttackInputs]):
     """One start of a run."""
 
-    inputs: AttackInputs
-    listener: Listener
-    _started: float = 0.0
-    _limiters: Limiters = field(default_factory=lambda: Limiters(keep_local=True))
+    kind = KIND
+    operational = OPERATIONAL
+    weights_together = True  # each turn of the models brings a row but one step on
 
-    async def run(self) -> RunResult:
-        """Make what is missing, then write the files. Raises AdhereError."""
-        plan = self.inputs.plan
-        self._started = time.monotonic()
-        with RunFolder(plan.out, plan.reuse) as folder:
-            record = new_record(plan, OPERATIONAL, self.inputs.identity(), kind=KIND, models={})
-            folder.check(record["identity"])
-            attacking = Attacking(self.inputs, folder, self.listener)
-            keys = self.inputs.row_keys()
-            to_do = attacking.to_do(keys)
-            self.listener.started(len(keys), len(keys) - len(to_do))
-            with until_its_end(folder) as ending:
-                if to_do:
-                    await self._models(folder, record, attacking, keys)
-            summary = self._finish(folder, attacking, keys, ending.why, worked=bool(to_do))
-            ending.pass_on()
-        return self._result(summary, ending.error, did_nothing=not to_do)
+    def steps(self) -> Attacking:
+        """See `StepwiseRun.steps`."""
+        return Attacking(self.inputs)
 
-    def _result(
-        self, summary: Mapping[str, Any], stopped: AdhereError | None, *, did_nothing: bool
-    ) -> RunResult:
-        plan = self.inputs.plan
-        if stopped is not None:
-            return RunResult(plan.out, summary, did_nothing, str(stopped), Stopped.exit_code)
-        lost = sum(summary["rows"][k] for k in ("unscored", "attacker_failed", "failed"))
-        code = EXIT_INCOMPLETE if lost > plan.max_unscored * summary["planned"] else EXIT_DONE
-        return RunResult(plan.out, summary, did_nothing, "", code)
+    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
+        """See `StepwiseRun.open_seats`."""
+        return open_seats(self.inputs, opening, seats)
 
-    # ------------------------------------------------------------ models
+    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
+        """See `StepwiseRun.not_apart`."""
+        return not_apart(record)
 
-    async def _models(
-        self, folder: RunFolder, record: dict[str, Any], attacking: Attacking, keys: Sequence[Key]
-    ) -> None:
-        """Bring all rows to their end, with all models open, or those of this machine in turn."""
-        inputs, plan = self.inputs, self.inputs.plan
-        meter = self._meter(folder)
-        opening = Opening(plan, folder, record, meter, self._limiters, self.listener.note)
-        async with AsyncExitStack() as stack:
-            deadline = attacking.breaker.at_deadline(plan.stop.seconds, self._started)
-            stack.callback(deadline.cancel)
-            always, in_turn = turns(inputs)
-            open_ = await stack.enter_async_context(open_seats(inputs, opening, always))
-            await self._some(folder, record, attacking, keys, open_)
-            # Each turn of the models brings every row one step on: attack, answer, verdict.
-            while seat := next((s for s in in_turn if attacking.waiting(keys)[s]), None):
-                async with open_seats(inputs, opening, [seat]) as one:
-                    await self._some(folder, record, attacking, keys, open_.beside(one))
+    def undecided(self, summary: Mapping[str, Any]) -> int:
+        """See `StepwiseRun.undecided`."""
+        return sum(summary["rows"][k] for k in ("unscored", "attacker_failed", "failed"))
 
-    async def _some(
-        self,
-        folder: RunFolder,
-        record: dict[str, Any],
-        attacking: Attacking,
-        keys: Sequence[Key],
-        open_: Open,
-    ) -> None:
-        folder.claim(record)
-        for words in not_apart(record):
-            self.listener.note(f"note: {words}")
-        await attacking.run(keys, open_)
-
-    def _meter(self, folder: RunFolder) -> SpendLimit:
-        inputs, plan = self.inputs, self.inputs.plan
-        return spend_limit(
-            plan, inputs.common.prices, folder, list(inputs.seats.values()), self._started
-        )
-
-    # ------------------------------------------------------------ the end
-
-    def _finish(
-        self,
-        folder: RunFolder,
-        attacking: Attacking,
-        keys: Sequence[Key],
-        stopped: str,
-        *,
-        worked: bool,
-    ) -> dict[str, Any]:
-        """Write the four files; return the summary."""
+    def write(self, made: Made) -> dict[str, Any]:
+        """Write the rows, the attacks and the answers; return the summary."""
         inputs = self.inputs
-        record = folder.read_record()
-        assert record is not None
-        folder.export_rows(keys)
-        rows = [attacking.known[key] for key in keys if key in attacking.known]
-        _write_lines(folder, ATTACKS_FILE, attack_lines(inputs, rows))
-        _write_lines(folder, RESPONSES_FILE, response_lines(inputs, rows))
-        by_identity = folder.draws.spent()
-        labels = self._meter(folder).labels
-        spent: dict[str, Usage] = {}
-        for identity, used in by_identity.items():
-            label = labels.get(identity, identity)
-            spent[label] = spent.get(label, Usage()) + used
-        prices = inputs.common.prices
-        summary = summarize(
-            inputs,
-            rows,
-            record,
-            planned=len(keys),
-            spent=spent,
-            facts={
-                "name": inputs.plan.out.name,
-                "created": record["created"],
-                "spent_cost": money_spent(by_identity, labels, prices),
-                "currency": prices.currency if prices else None,
-                "wall_seconds": round(seconds_spent(folder, self._started, worked=worked), 1),
-                "stopped": stopped,
-            },
-        )
-        text = json.dumps(summary, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-        write_atomic(folder.path / SUMMARY_FILE, text)
-        return summary
+        made.folder.export_rows(made.keys)
+        _write_lines(made.folder, ATTACKS_FILE, attack_lines(inputs, made.rows))
+        _write_lines(made.folder, RESPONSES_FILE, response_lines(inputs, made.rows))
+        return summarize(
+            inputs, made.rows, made.record,
+            planned=len(made.keys), spent=made.spent, facts=made.facts,
+        )  # fmt: skip
 
 
 def _write_lines(folder: RunFolder, name: str, lines: Sequence[Mapping[str, Any]]) -> None:

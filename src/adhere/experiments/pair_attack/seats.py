@@ -4,48 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 
-from adhere.chat import Model, Role
+from adhere.chat import Role
 from adhere.errors import BadInput
 from adhere.experiments.opening import Opening, facts_of
-from adhere.experiments.pair_attack.inputs import ATTACKER, JUDGE, POLICY, RATER, AttackInputs
+from adhere.experiments.pair_attack.inputs import JUDGE, POLICY, AttackInputs
 from adhere.experiments.pair_attack.plan import AttackerConfig, RaterConfig
-from adhere.experiments.roles import check_able, decodes_here, find_text_scores
+from adhere.experiments.roles import check_able, find_text_scores
+from adhere.experiments.stepwise.seats import Open
 from adhere.judging import ModelJudge
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
-
-
-@dataclass
-class Open:
-    """The models that are open: by seat, with the limiter of each one's server."""
-
-    models: dict[str, Model] = field(default_factory=dict)
-    limiters: dict[str, Limiter] = field(default_factory=dict)
-
-    def beside(self, other: Open) -> Open:
-        """All of both."""
-        return Open({**self.models, **other.models}, {**self.limiters, **other.limiters})
-
-    @property
-    def room(self) -> int:
-        """Calls that may be in flight to all of them."""
-        servers = {id(limiter): limiter for limiter in self.limiters.values()}
-        return max(1, sum(int(limiter.ceiling) for limiter in servers.values()))
-
-
-def turns(inputs: AttackInputs) -> tuple[list[str], list[str]]:
-    """The seats that can be open all the time, and those that take turns.
-
-    Models that decode on this machine do so one at a time. Open weights live in this one process
-    and can all be open; an engine of its own must be closed before the next one opens.
-    """
-    here = [seat for seat, config in inputs.seats.items() if decodes_here(config)]
-    together = all(inputs.seats[seat].model.startswith("weights:") for seat in here)
-    if len(here) < 2 or together:
-        return list(inputs.seats), []
-    return [seat for seat in inputs.seats if seat not in here], here
 
 
 def check_seats(inputs: AttackInputs) -> None:
@@ -84,7 +53,7 @@ async def _target(
     check_able(inputs.method.name, inputs.method, config.label, model)
     opening.check_policies()
     opening.record["models"][config.label] = facts_of(config, model)
-    found.models[POLICY], found.limiters[POLICY] = model, limiter
+    found.seat(POLICY, model, limiter)
 
 
 async def _helper(
@@ -99,7 +68,7 @@ async def _helper(
     opening.record["identity"][f"{seat}_model"] = model.identity
     opening.folder.check(opening.record["identity"])
     opening.record[seat] = {**facts_of(config, model), "model": config.label}
-    found.models[seat], found.limiters[seat] = model, limiter
+    found.seat(seat, model, limiter)
 
 
 async def _judge(
@@ -109,7 +78,4 @@ async def _judge(
     if not isinstance(judge, ModelJudge):
         raise BadInput("a run without a judge has none to open")
     models, limiter = await opening.judge(judge, stack)
-    found.models[JUDGE], found.limiters[JUDGE] = models[Role.JUDGE], limiter
-
-
-__all__ = ["ATTACKER", "JUDGE", "POLICY", "RATER", "Open", "check_seats", "open_seats", "turns"]
+    found.seat(JUDGE, models[Role.JUDGE], limiter)

@@ -14,8 +14,10 @@ from typing import Any
 from adhere.chat import Usage
 from adhere.experiments.metrics import Estimate, means
 from adhere.experiments.pair_attack.attacker import REASONS
-from adhere.experiments.pair_attack.attacking import BROKEN, FAILED, HELD, UNSCORED, WAITING
+from adhere.experiments.pair_attack.attacking import BROKEN, HELD, UNSCORED
 from adhere.experiments.pair_attack.inputs import KIND, AttackInputs
+from adhere.experiments.stepwise.rows import FAILED, WAITING
+from adhere.experiments.stepwise.seats import weights_of
 from adhere.records import SCHEMA_VERSION
 
 Row = Mapping[str, Any]
@@ -149,11 +151,13 @@ def _models(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def not_apart(record: Mapping[str, Any]) -> list[str]:
     """Which models of a run are one and the same, in words. Empty: all are kept apart."""
     identity = {
-        role: _weights(facts.get("model_identity") or facts["identity"])
+        role: weights_of(facts.get("model_identity") or facts["identity"], adapter=True)
         for role in ("attacker", "judge", "rater")
         if (facts := record.get(role))
     }
-    targets = {_weights(facts["identity"]) for facts in record.get("models", {}).values()}
+    targets = {
+        weights_of(facts["identity"], adapter=True) for facts in record.get("models", {}).values()
+    }
     out = []
     for role in ("judge", "rater"):
         if identity.get(role) in targets:
@@ -163,12 +167,6 @@ def not_apart(record: Mapping[str, Any]) -> list[str]:
     if identity.get("attacker") in targets:
         out.append("the attacker is the target: it declines to write what it would decline to do")
     return out
-
-
-def _weights(identity: str) -> tuple[str, ...]:
-    """What of an identity names the weights, whatever else the model was told."""
-    parts = identity.split(" ")
-    return tuple(p for p in parts if p == parts[0] or p.startswith(("weights=", "adapter=")))
 
 
 __all__ = ["CALL_FAILED", "goal_depths", "not_apart", "success_by_depth", "summarize"]

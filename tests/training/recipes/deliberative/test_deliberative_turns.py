@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 
 from adhere.errors import EXIT_DONE
+from adhere.experiments.stepwise import seats as seats_module
 from adhere.training.recipes.deliberative import run as run_module
-from adhere.training.recipes.deliberative import seats as seats_module
 from adhere.training.recipes.deliberative.inputs import JUDGE, TEACHER
 from support.clair import by_name
 from support.distilling import lines, make, model, parts, write_inputs

@@ -12,6 +12,7 @@ from adhere.chat import Case, Role
 from adhere.errors import BadInput
 from adhere.experiments.inputs import Inputs, common_inputs, make_method, probes
 from adhere.experiments.plan import MethodPlan
+from adhere.experiments.pricing import Prices
 from adhere.methods import Method
 from adhere.models.connect import ModelConfig
 from adhere.records.run_folder import Key
@@ -60,6 +61,11 @@ class ClairInputs:
             for case in self.cases
             for repeat in range(plan.repeats)
         ]
+
+    @property
+    def prices(self) -> Prices | None:
+        """What tokens cost."""
+        return self.common.prices
 
     @property
     def texts(self) -> tuple[Text, ...]:

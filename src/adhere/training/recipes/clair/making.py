@@ -1,26 +1,20 @@
 """The rows of a run on their way from a prompt to a pair, or to the reason why there is none.
 
-A row goes step by step: the answers are written, each is marked, then they are compared, or the
-one is revised, the revision marked, and accepted or refused and tried again. Each step needs at
-most one model (a *seat*), and is committed when it is done. So a row goes on wherever it stopped,
-in another process after a kill, or when the model that it waits for has its turn.
+The answers are written, each is marked, then they are compared, or the one is revised, the
+revision marked, and accepted or refused and tried again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from adhere.chat import Case, Models, Outcome, Role
-from adhere.errors import AdhereError
-from adhere.experiments.answering import worth_retrying
-from adhere.experiments.breaker import Breaker
+from adhere.chat import Case, Models, Role
 from adhere.experiments.marking import JUDGE_ROLE
-from adhere.experiments.phases import Listener
-from adhere.records import SCHEMA_VERSION, RunFolder
+from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
+from adhere.experiments.stepwise.seats import NOBODY, Open
 from adhere.records.run_folder import Key
 from adhere.training.recipes.clair.choosing import best_and_worst, why_unusable
 from adhere.training.recipes.clair.drafting import failure, is_marked, mark_text, write_text
@@ -29,114 +23,23 @@ from adhere.training.recipes.clair.inputs import JUDGE, REVISER, ClairInputs
 from adhere.training.recipes.clair.plan import RULES
 from adhere.training.recipes.clair.refusing import refuse_marks, violated
 from adhere.training.recipes.clair.revising import ask_reviser, repair_draft
-from adhere.training.recipes.clair.seats import Open
 
-Row = dict[str, Any]
-
-# How a row ends; before that it is WAITING for its next step.
-WAITING, PAIR, CLEAN, DROPPED = "waiting", "pair", "clean", "dropped"
-FAILED = Outcome.FAILED.value
-NOBODY = ""  # the seat of a step that needs no model
-
-
-def new_row(key: Key) -> Row:
-    """A row before anything was asked."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "suite": key[0],
-        "case": key[1],
-        "model": key[2],
-        "method": key[3],
-        "repeat": key[4],
-        "outcome": WAITING,
-        "reason": "",
-        "detail": "",
-        "error": None,
-        "texts": [],
-        "revision": None,
-        "tries": [],
-        "chosen": None,
-        "rejected": None,
-        "edit": None,
-    }
-
-
-def ended(row: Row, outcome: str, reason: str = "", detail: str = "") -> Row:
-    """The row at its end."""
-    return {**row, "outcome": outcome, "reason": reason, "detail": detail, "error": None}
+PAIR, CLEAN, DROPPED = "pair", "clean", "dropped"  # how a row ends
 
 
 @dataclass
 class Making:
-    """All rows of a run. `known` are those on record."""
+    """What the rows of a run go through (`Steps`)."""
 
     inputs: ClairInputs
-    folder: RunFolder
-    listener: Listener
-    known: dict[Key, Row] = field(default_factory=dict)
-    _tried: set[Key] = field(default_factory=set)  # failed in this start: not tried again in it
 
     def __post_init__(self) -> None:
         """Read what is there."""
-        self.known = self.folder.rows()
         self.cases = {case.id: case for case in self.inputs.cases}
-        self.breaker = Breaker.of(self.known)
 
-    def to_do(self, keys: Sequence[Key]) -> list[Key]:
-        """The rows that are not at their end, or failed and may come better."""
-        return [
-            key
-            for key in keys
-            if key not in self.known
-            or self.known[key]["outcome"] == WAITING
-            or (worth_retrying(self.known[key]) and key not in self._tried)
-        ]
-
-    def waiting(self, keys: Sequence[Key]) -> Counter[str]:
-        """How many rows wait for each seat next."""
-        rows = (self.known.get(key) or new_row(key) for key in self.to_do(keys))
-        return Counter(self.next_seat(row) for row in rows)
-
-    # ------------------------------------------------------------ the loop
-
-    async def run(self, keys: Sequence[Key], open_: Open) -> None:
-        """Bring rows forward as far as the open models can. Raises what stops the run."""
-        self.breaker.limiters = list(open_.limiters.values())
-        # One row for each call that may be in flight: rows that are begun are finished first.
-        room = asyncio.Semaphore(open_.room)
-
-        async def one(key: Key) -> None:
-            async with room:
-                try:
-                    await self._forward(key, open_)
-                except AdhereError as error:  # of the journal or a limit; a model's is in the row
-                    self.breaker.halt(error)
-
-        async with asyncio.TaskGroup() as group:
-            for key in self.to_do(keys):
-                group.create_task(one(key))
-        if self.breaker.stop is not None:
-            raise self.breaker.stop
-
-    async def _forward(self, key: Key, open_: Open) -> None:
-        row = self.known.get(key) or new_row(key)
-        if row["outcome"] == FAILED:
-            row = ended(row, WAITING)
-        while row["outcome"] == WAITING and self.breaker.stop is None:
-            seat = self.next_seat(row)
-            if seat != NOBODY and seat not in open_.models:
-                return
-            row = await self._step(row, key[4], open_)
-            if self.breaker.stop is not None and row["outcome"] == FAILED:
-                return  # never asked, because the breaker is open
-            self.folder.put_row(row, whole=False)
-            self.known[key] = row
-        if row["outcome"] != WAITING:
-            self._tried.add(key)
-            self.listener.row(row)
-            self.breaker.watch(key, row)
-
-    # ------------------------------------------------------------ one row
+    def new_row(self, key: Key) -> Row:
+        """A row before anything was asked."""
+        return begun(key, texts=[], revision=None, tries=[], chosen=None, rejected=None, edit=None)
 
     def next_seat(self, row: Row) -> str:
         """Who must be open for a row's next step: a seat, or nobody."""
@@ -153,8 +56,9 @@ class Making:
         needed = self.inputs.plan.model_reviser is not None and not self._needs_nothing(row)
         return REVISER if needed else NOBODY
 
-    async def _step(self, row: Row, repeat: int, open_: Open) -> Row:
-        case, inputs = self.cases[row["case"]], self.inputs
+    async def step(self, row: Row, open_: Open) -> Row:
+        """The row one step further."""
+        case, inputs, repeat = self.cases[row["case"]], self.inputs, row["repeat"]
         if len(row["texts"]) < len(inputs.texts):
             return await self._write(row, case, repeat, open_)
         if (unmarked := self._unmarked(row)) is not None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from adhere.chat import Message, digest
+from adhere.experiments.stepwise.rows import FAILED
 from adhere.methods.prompting import compose
 from adhere.records import row_key
 from adhere.training.contrast import Contrast, contrast
 from adhere.training.recipes.clair.inputs import REVISER, ClairInputs, row_id
-from adhere.training.recipes.clair.making import DROPPED, FAILED, PAIR
+from adhere.training.recipes.clair.making import DROPPED, PAIR
 from adhere.training.recipes.clair.plan import RULES
 from adhere.training.recipes.clair.refusing import violated
 from adhere.training.rows import PreferenceRow

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
-from adhere.chat import Model, Role
+from adhere.chat import Role
 from adhere.errors import BadInput
 from adhere.experiments.opening import Opening, facts_of
-from adhere.experiments.roles import check_able, decodes_here
+from adhere.experiments.roles import check_able
+from adhere.experiments.stepwise.seats import Open, weights_of
 from adhere.judging import ModelJudge
 from adhere.models.connect import connect
 from adhere.models.limiter import Limiter
-from adhere.training.recipes.clair.inputs import JUDGE, OTHER, POLICY, REVISER, ClairInputs
-
-
-@dataclass
-class Open:
-    """The models that are open: by seat, with the limiter of each one's server."""
-
-    models: dict[str, Model] = field(default_factory=dict)
-    limiters: dict[str, Limiter] = field(default_factory=dict)
-
-    def beside(self, other: Open) -> Open:
-        """All of both."""
-        return Open({**self.models, **other.models}, {**self.limiters, **other.limiters})
-
-    @property
-    def room(self) -> int:
-        """Calls that may be in flight to all of them."""
-        servers = {id(limiter): limiter for limiter in self.limiters.values()}
-        return max(1, sum(int(limiter.ceiling) for limiter in servers.values()))
-
-
-def turns(inputs: ClairInputs) -> tuple[list[str], list[str]]:
-    """The seats that can be open all the time, and those that take turns.
-
-    Models that decode on this machine do so one at a time: two or more of them take turns.
-    """
-    here = [seat for seat, config in inputs.seats.items() if decodes_here(config)]
-    if len(here) < 2:
-        return list(inputs.seats), []
-    return [seat for seat in inputs.seats if seat not in here], here
+from adhere.training.recipes.clair.inputs import JUDGE, REVISER, ClairInputs
 
 
 def check_seats(inputs: ClairInputs) -> None:
@@ -81,7 +52,7 @@ async def _policy(
     check_able(inputs.method.name, inputs.method, config.label, model)
     opening.check_policies()
     opening.record["models"][config.label] = facts_of(config, model)
-    found.models[seat], found.limiters[seat] = model, limiter
+    found.seat(seat, model, limiter)
 
 
 async def _reviser(
@@ -97,7 +68,7 @@ async def _reviser(
     opening.record["identity"]["reviser_model"] = model.identity
     opening.folder.check(opening.record["identity"])
     opening.record["reviser"] = {**facts_of(config, model), "model": config.label}
-    found.models[REVISER], found.limiters[REVISER] = model, limiter
+    found.seat(REVISER, model, limiter)
 
 
 async def _judge(inputs: ClairInputs, opening: Opening, found: Open, stack: AsyncExitStack) -> None:
@@ -105,7 +76,7 @@ async def _judge(inputs: ClairInputs, opening: Opening, found: Open, stack: Asyn
     if not isinstance(judge, ModelJudge):
         raise BadInput("a run without a judge has none to open")
     models, limiter = await opening.judge(judge, stack)
-    found.models[JUDGE], found.limiters[JUDGE] = models[Role.JUDGE], limiter
+    found.seat(JUDGE, models[Role.JUDGE], limiter)
 
 
 def not_apart(record: Mapping[str, Any]) -> list[str]:
@@ -114,23 +85,14 @@ def not_apart(record: Mapping[str, Any]) -> list[str]:
     Pairs that a model made of its own answers, or judged itself, teach it what it believes already.
     """
     policies = {facts["identity"]: name for name, facts in record.get("models", {}).items()}
-    own = {_weights(identity) for identity in policies}
+    own = {weights_of(identity) for identity in policies}
     reviser = (record.get("reviser") or {}).get("identity", "")
     judge = (record.get("judge") or {}).get("model_identity", "")
     out = []
-    if reviser and _weights(reviser) in own:
+    if reviser and weights_of(reviser) in own:
         out.append("the reviser is a model that also answers: it revises its own work")
-    if judge and _weights(judge) in own:
+    if judge and weights_of(judge) in own:
         out.append("the judge is a model that also answers: it flatters itself")
-    if judge and reviser and _weights(judge) == _weights(reviser):
+    if judge and reviser and weights_of(judge) == weights_of(reviser):
         out.append("the judge is the reviser: it judges its own work")
     return out
-
-
-def _weights(identity: str) -> tuple[str, ...]:
-    """What of an identity names the weights, whatever else the model was told."""
-    parts = identity.split(" ")
-    return tuple(p for p in parts if p == parts[0] or p.startswith("weights="))
-
-
-__all__ = ["JUDGE", "OTHER", "POLICY", "REVISER", "Open", "check_seats", "not_apart", "open_seats"]

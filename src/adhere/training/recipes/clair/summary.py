@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adhere.chat import Usage
+from adhere.experiments.stepwise.rows import FAILED, WAITING
 from adhere.experiments.trust import judge_trust
 from adhere.records import SCHEMA_VERSION
 from adhere.spec import looks_like_refusal
 from adhere.training.contrast import summary as contrast_summary
 from adhere.training.recipes.clair.inputs import KIND, ClairInputs
-from adhere.training.recipes.clair.making import CLEAN, DROPPED, FAILED, PAIR, WAITING
+from adhere.training.recipes.clair.making import CLEAN, DROPPED, PAIR
 from adhere.training.recipes.clair.refusing import REASONS, violated
 from adhere.training.recipes.clair.rows import Pair
 from adhere.training.recipes.clair.seats import not_apart

@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adhere.chat import Message, digest
+from adhere.experiments.stepwise.rows import FAILED
 from adhere.models.thinking import CLOSE, OPEN, split_thought
 from adhere.records import row_key
 from adhere.records.run_folder import dump_json
 from adhere.training.lineage import SPEC_KEYS
 from adhere.training.recipes.deliberative.composing import cited
 from adhere.training.recipes.deliberative.inputs import DistillInputs, row_id
-from adhere.training.recipes.deliberative.making import FAILED, KEPT, REJECTED
+from adhere.training.recipes.deliberative.making import KEPT, REJECTED
 from adhere.training.recipes.deliberative.mixing import MixRow
 
 Row = Mapping[str, Any]

@@ -1,47 +1,33 @@
 """Make rows to train a student on: ask the teacher about every prompt, read, filter, strip spec.
 
-A run is its folder (`records/run_folder.py`): run.yaml and the journal, and at the end of each
-start, also one that was stopped,
+Beside what every run that goes step by step leaves (`experiments/stepwise/run.py`),
 
     rows.jsonl       the rows in the order of the prompts, as TRL and `adhere train` read them
     rejected.jsonl   the prompts that gave none, each with its reason and its refused tries
-    summary.json     the numbers
-    report.html      the same as a page; it shows no prompt and no answer
-
-All are made anew from the journal, whole or not at all. Every draw, mark and step of a row is
-committed as it comes: a killed run goes on where it was, and a finished one asks nobody (its files
-come out the same).
+    report.html      the numbers as a page; it shows no prompt and no answer
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from adhere.chat import Usage
-from adhere.errors import EXIT_DONE, EXIT_INCOMPLETE, AdhereError, Stopped
-from adhere.experiments.opening import Limiters, Opening, spend_limit
+from adhere.experiments.opening import Opening
 from adhere.experiments.phases import Listener
-from adhere.experiments.spending import SpendLimit, money_spent
-from adhere.experiments.starts import (
-    RunResult,
-    Silent,
-    new_record,
-    seconds_spent,
-    until_its_end,
-)
-from adhere.records import RunFolder
-from adhere.records.run_folder import SUMMARY_FILE, Key, write_atomic
+from adhere.experiments.starts import RunResult, Silent
+from adhere.experiments.stepwise.rows import FAILED
+from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.seats import Open
+from adhere.records.run_folder import write_atomic
+from adhere.training.recipes.clair.seats import not_apart
 from adhere.training.recipes.deliberative.inputs import (
     KIND,
     DistillInputs,
     read_distill_inputs,
 )
-from adhere.training.recipes.deliberative.making import FAILED, REJECTED, Making
+from adhere.training.recipes.deliberative.making import REJECTED, Making
 from adhere.training.recipes.deliberative.plan import OPERATIONAL, DistillPlan
 from adhere.training.recipes.deliberative.rows import (
     as_text,
@@ -50,13 +36,7 @@ from adhere.training.recipes.deliberative.rows import (
     mixed_rows,
     rejected_line,
 )
-from adhere.training.recipes.deliberative.seats import (
-    Open,
-    check_seats,
-    not_apart,
-    open_seats,
-    turns,
-)
+from adhere.training.recipes.deliberative.seats import check_seats, open_seats
 from adhere.training.recipes.deliberative.summary import summarize
 
 ROWS_FILE = "rows.jsonl"
@@ -72,125 +52,43 @@ async def distill(plan: DistillPlan, listener: Listener | None = None) -> RunRes
 
 
 @dataclass
-class DistillRun:
+class DistillRun(StepwiseRun[DistillInputs]):
     """One start of a run."""
 
-    inputs: DistillInputs
-    listener: Listener
-    _started: float = 0.0
-    _limiters: Limiters = field(default_factory=lambda: Limiters(keep_local=True))
+    kind = KIND
+    operational = OPERATIONAL
 
-    async def run(self) -> RunResult:
-        """Make what is missing, then write the files. Raises AdhereError."""
-        plan = self.inputs.plan
-        self._started = time.monotonic()
-        with RunFolder(plan.out, plan.reuse) as folder:
-            identity = self.inputs.identity()
-            record = new_record(plan, OPERATIONAL, identity, kind=KIND, models={})
-            folder.check(record["identity"])
-            making = Making(self.inputs, folder, self.listener)
-            keys = self.inputs.row_keys()
-            to_do = making.to_do(keys)
-            self.listener.started(len(keys), len(keys) - len(to_do))
-            with until_its_end(folder) as ending:
-                if to_do:
-                    await self._models(folder, record, making, keys)
-            summary = self._finish(folder, making, keys, ending.why, worked=bool(to_do))
-            ending.pass_on()
-        return self._result(summary, ending.error, did_nothing=not to_do)
+    def steps(self) -> Making:
+        """See `StepwiseRun.steps`."""
+        return Making(self.inputs)
 
-    def _result(
-        self, summary: Mapping[str, Any], stopped: AdhereError | None, *, did_nothing: bool
-    ) -> RunResult:
-        plan = self.inputs.plan
-        if stopped is not None:
-            return RunResult(plan.out, summary, did_nothing, str(stopped), Stopped.exit_code)
-        undecided = summary["failed"] + summary["rejected_by_reason"].get("unscored", 0)
-        too_many = undecided > plan.max_unscored * summary["planned"]
-        code = EXIT_INCOMPLETE if too_many else EXIT_DONE
-        return RunResult(plan.out, summary, did_nothing, "", code)
+    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
+        """See `StepwiseRun.open_seats`."""
+        return open_seats(self.inputs, opening, seats)
 
-    # ------------------------------------------------------------ models
+    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
+        """See `StepwiseRun.not_apart`."""
+        return not_apart(record)
 
-    async def _models(
-        self, folder: RunFolder, record: dict[str, Any], making: Making, keys: Sequence[Key]
-    ) -> None:
-        """Bring all rows to their end, with all models open, or those of this machine in turn."""
-        inputs, plan = self.inputs, self.inputs.plan
-        meter = self._meter(folder)
-        opening = Opening(plan, folder, record, meter, self._limiters, self.listener.note)
-        async with AsyncExitStack() as stack:
-            deadline = making.breaker.at_deadline(plan.stop.seconds, self._started)
-            stack.callback(deadline.cancel)
-            always, in_turn = turns(inputs)
-            open_ = await stack.enter_async_context(open_seats(inputs, opening, always))
-            # Also with none open: rows may wait for nothing but a check.
-            await self._some(folder, record, making, keys, open_)
-            while seat := next((s for s in in_turn if making.waiting(keys)[s]), None):
-                async with open_seats(inputs, opening, [seat]) as one:
-                    await self._some(folder, record, making, keys, open_.beside(one))
+    def undecided(self, summary: Mapping[str, Any]) -> int:
+        """See `StepwiseRun.undecided`."""
+        return int(summary["failed"] + summary["rejected_by_reason"].get("unscored", 0))
 
-    async def _some(
-        self,
-        folder: RunFolder,
-        record: dict[str, Any],
-        making: Making,
-        keys: Sequence[Key],
-        open_: Open,
-    ) -> None:
-        folder.claim(record)
-        for words in not_apart(record):
-            self.listener.note(f"note: {words}")
-        await making.run(keys, open_)
-
-    def _meter(self, folder: RunFolder) -> SpendLimit:
-        inputs, plan = self.inputs, self.inputs.plan
-        seats = list(inputs.seats.values())
-        return spend_limit(plan, inputs.prices, folder, seats, self._started)
-
-    # ------------------------------------------------------------ the end
-
-    def _finish(
-        self, folder: RunFolder, making: Making, keys: Sequence[Key], stopped: str, *, worked: bool
-    ) -> dict[str, Any]:
-        """Write the files; return the summary."""
-        inputs = self.inputs
-        record = folder.read_record()
-        assert record is not None
-        rows: list[Mapping[str, Any]] = [making.known[key] for key in keys if key in making.known]
-        made, repeated = make_rows(inputs, rows, record)
-        same = {(row["case"], row["repeat"]): row for row in repeated}
-        rows = [same.get((row["case"], row["repeat"]), row) for row in rows]
-        mixed = mixed_rows(inputs, made)
-        write_atomic(folder.path / ROWS_FILE, as_text([*made, *mixed]))
-        gone = [rejected_line(inputs, r) for r in rows if r["outcome"] in (REJECTED, FAILED)]
-        write_atomic(folder.path / REJECTED_FILE, as_text(gone))
-        by_identity = folder.draws.spent()
-        labels = self._meter(folder).labels
-        spent: dict[str, Usage] = {}
-        for identity, used in by_identity.items():
-            label = labels.get(identity, identity)
-            spent[label] = spent.get(label, Usage()) + used
-        summary = summarize(
-            inputs,
-            rows,
-            made,
-            mix_facts(inputs, made, mixed),
-            record,
-            planned=len(keys),
-            spent=spent,
-            facts={
-                "name": inputs.plan.out.name,
-                "created": record["created"],
-                "spent_cost": money_spent(by_identity, labels, inputs.prices),
-                "currency": inputs.prices.currency if inputs.prices else None,
-                "wall_seconds": round(seconds_spent(folder, self._started, worked=worked), 1),
-                "stopped": stopped,
-            },
-        )
-        text = json.dumps(summary, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-        write_atomic(folder.path / SUMMARY_FILE, text)
+    def write(self, made: Made) -> dict[str, Any]:
+        """Write rows, rejected rows and the page; return the summary."""
         from adhere.training.recipes.deliberative.page import render
 
-        write_atomic(folder.path / REPORT_FILE, render(summary))
+        inputs, path = self.inputs, made.folder.path
+        kept, repeated = make_rows(inputs, made.rows, made.record)
+        same = {(row["case"], row["repeat"]): row for row in repeated}
+        rows = [same.get((row["case"], row["repeat"]), row) for row in made.rows]
+        mixed = mixed_rows(inputs, kept)
+        write_atomic(path / ROWS_FILE, as_text([*kept, *mixed]))
+        gone = [rejected_line(inputs, r) for r in rows if r["outcome"] in (REJECTED, FAILED)]
+        write_atomic(path / REJECTED_FILE, as_text(gone))
+        summary = summarize(
+            inputs, rows, kept, mix_facts(inputs, kept, mixed), made.record,
+            planned=len(made.keys), spent=made.spent, facts=made.facts,
+        )  # fmt: skip
+        write_atomic(path / REPORT_FILE, render(summary))
         return summary

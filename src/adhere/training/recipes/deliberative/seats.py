@@ -8,22 +8,11 @@ from typing import Any
 
 from adhere.chat import Role
 from adhere.experiments.opening import Opening, facts_of
-from adhere.experiments.roles import decodes_here
+from adhere.experiments.stepwise.seats import Open
 from adhere.models.connect import connect
 from adhere.models.limiter import Limiter
-from adhere.training.recipes.clair.seats import Open, not_apart
 from adhere.training.recipes.deliberative.inputs import JUDGE, TEACHER, DistillInputs
 from adhere.training.recipes.deliberative.teaching import form_of
-
-__all__ = ["JUDGE", "TEACHER", "Open", "check_seats", "not_apart", "open_seats", "turns"]
-
-
-def turns(inputs: DistillInputs) -> tuple[list[str], list[str]]:
-    """The seats that can be open all the time, and those that take turns: two of this machine."""
-    here = [seat for seat, config in inputs.seats.items() if decodes_here(config)]
-    if len(here) < 2:
-        return list(inputs.seats), []
-    return [], here
 
 
 def check_seats(inputs: DistillInputs) -> None:
@@ -58,7 +47,7 @@ async def _teacher(
     opening.record["identity"]["asked_as"] = form
     opening.check_policies()
     opening.record["models"][config.label] = facts_of(config, model)
-    found.models[TEACHER], found.limiters[TEACHER] = model, limiter
+    found.seat(TEACHER, model, limiter)
 
 
 async def _judge(
@@ -67,4 +56,4 @@ async def _judge(
     # It is asked as a judge is opened: by its configuration, `prepare`, `store` and `identity`.
     decider: Any = inputs.decider
     models, limiter = await opening.judge(decider, stack)
-    found.models[JUDGE], found.limiters[JUDGE] = models[Role.JUDGE], limiter
+    found.seat(JUDGE, models[Role.JUDGE], limiter)

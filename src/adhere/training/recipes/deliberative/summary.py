@@ -9,14 +9,15 @@ from typing import Any
 
 from adhere.chat import Usage
 from adhere.experiments.metrics import means
+from adhere.experiments.stepwise.rows import FAILED
 from adhere.records import SCHEMA_VERSION
 from adhere.spec import looks_like_refusal
+from adhere.training.recipes.clair.seats import not_apart
 from adhere.training.recipes.deliberative.composing import NO_CATEGORY
 from adhere.training.recipes.deliberative.inputs import KIND, DistillInputs
-from adhere.training.recipes.deliberative.making import FAILED, KEPT, REJECTED
+from adhere.training.recipes.deliberative.making import KEPT, REJECTED
 from adhere.training.recipes.deliberative.reading import REASONS
 from adhere.training.recipes.deliberative.rows import Line
-from adhere.training.recipes.deliberative.seats import not_apart
 
 Row = Mapping[str, Any]
 
