@@ -156,12 +156,14 @@ def plain(folder: Path, layer: int, times: int, everything: bool) -> dict[str, A
 
 
 def ours(folder: Path, layer: int, times: int, everything: bool) -> dict[str, Any]:
+    import numpy
     import torch
 
     from adhere.models.open_weights.attaching import attach
     from adhere.models.open_weights.candidates import compare, last_states_of
     from adhere.models.open_weights.engine import Engine
     from adhere.models.open_weights.loading import load
+    from adhere.scorers import StatesAt
 
     net = load("student", base_folder(), "float32")
     attach(net, folder / "adapter")
@@ -172,13 +174,17 @@ def ours(folder: Path, layer: int, times: int, everything: bool) -> dict[str, An
     async def once() -> tuple[tuple[float, float], dict[str, list[float]]]:
         engine = Engine(net)  # that has read nothing yet
         began, worked = time.perf_counter(), time.process_time()
-        states = [
-            torch.from_numpy(await last_states_of(engine, on, prompt, answers, [layer]))[:, 0]
-            for on in (True, False)
-        ]
-        values = {"latent": cosines(*states)}
-        if everything:
-            found = await compare(engine, True, prompt, answers, (engine, False))
+        if not everything:
+            states = [
+                torch.from_numpy(await last_states_of(engine, on, prompt, answers, [layer]))[:, 0]
+                for on in (True, False)
+            ]
+            values = {"latent": cosines(*states)}
+        else:
+            at = StatesAt((layer,), tuple(map(len, answers)))
+            found = await compare(engine, True, prompt, answers, (engine, False), at)
+            both = [[one.states[0] for one in found], [one.base_states[0] for one in found]]
+            values = {"latent": cosines(*(torch.from_numpy(numpy.stack(one)) for one in both))}
             values |= {name: [getattr(one, name) for one in found] for name in NAMES}
         return (time.perf_counter() - began, time.process_time() - worked), values
 

@@ -166,6 +166,17 @@ class HiddenStates(Model, Protocol):
 
 
 @dataclass(frozen=True)
+class StatesAt:
+    """States to take along while answers are read: of these layers, at one token of each answer.
+
+    `lengths`: one an answer, how many of its tokens have been read there; at least 1.
+    """
+
+    layers: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Compared:
     """How a model finds an answer, and how far from a base it is there: means over its tokens.
 
@@ -175,6 +186,9 @@ class Compared:
     1 - sum p^2; `kl` is KL(p || q), `reverse_kl` KL(q || p), and `log_ratio` log p(token) -
     log q(token). The last three are None where no base was given. The prompt's tokens do not
     count; the answer's first one, which the prompt predicts, does.
+
+    `states` and `base_states`: what was to be taken along (`StatesAt`), float32 arrays [layers,
+    hidden]; else None.
     """
 
     tokens: int
@@ -184,6 +198,8 @@ class Compared:
     kl: float | None = None
     reverse_kl: float | None = None
     log_ratio: float | None = None
+    states: Any = field(default=None, compare=False, repr=False)
+    base_states: Any = field(default=None, compare=False, repr=False)
 
     @property
     def perplexity(self) -> float:
@@ -221,11 +237,13 @@ class Comparable(HiddenStates, Protocol):
         prompt_ids: Sequence[int],
         answers: Sequence[Sequence[int]],
         base: Comparable | None = None,
+        at: StatesAt | None = None,
     ) -> list[Compared]:
         """One entry an answer, in order: this model's distributions beside those of a base.
 
-        Raises CallError, or BadInput: a prompt or an answer without tokens, or a base that has
-        logits of other tokens. `check_same_tokens` tells that tokens mean the same to both.
+        With `at` also the states of both, out of the same passes. Raises CallError, or BadInput: a
+        prompt or an answer without tokens, or a base that has logits of other tokens.
+        `check_same_tokens` tells that tokens mean the same to both.
         """
 
 

@@ -123,6 +123,52 @@ def test_in_pieces_and_some_tokens_at_a_time(adapter, monkeypatch):
     assert sum(most) == 2 * sum(len(answer) - 1 for answer in answers)
 
 
+@pytest.mark.parametrize("cut", [2048, 48], ids=["whole", "in pieces"])
+def test_states_come_along_out_of_the_same_passes(adapter, monkeypatch, cut):
+    from adhere.models.open_weights import rows
+    from adhere.scorers import StatesAt
+
+    async def work(model):
+        off = model.without_adapter()
+        prompt, answers = model.prompt_ids(TALK), [model.answer_ids(text) for text in TEXTS]
+        answers.append(answers[0][:1])  # its one token is predicted, and read for its state alone
+        lengths = [max(1, len(ids) - at % 3) for at, ids in enumerate(answers)]
+        layers = (LAYERS, 0, 2, 2)
+        short = [ids[:n] for ids, n in zip(answers, lengths, strict=True)]
+        apart = [await one.last_states(prompt, short, layers) for one in (model, off)]
+        alone = await model.compared(prompt, answers, off)
+        monkeypatch.setattr(rows, "MOST_TOKENS", cut)
+        at = StatesAt(layers, tuple(lengths))
+        beside = await model.compared(prompt, answers, off, at)
+        [single] = await model.compared(prompt, answers[-1:], off, StatesAt(layers, (1,)))
+        return apart, alone, beside, single
+
+    def alike(states, expected):
+        return abs(states - expected).max() < 2e-6 * abs(expected).max()
+
+    (own, beneath), alone, beside, single = opened(work, adapter)
+    assert near(beside, alone)
+    for at, one in enumerate(beside):
+        assert alike(one.states, own[at])
+        assert alike(one.base_states, beneath[at])
+        assert not alike(one.states, one.base_states)
+    assert alike(single.states, own[-1])
+    assert near([single], alone[-1:])
+    assert alone[0].states is None
+
+
+@pytest.mark.parametrize("lengths", [(0,), (99,), (1, 1)])
+def test_states_at_a_token_that_is_not_there_are_refused(adapter, lengths):
+    from adhere.scorers import StatesAt
+
+    async def work(model):
+        at = StatesAt((1,), lengths)
+        await model.compared(model.prompt_ids(TALK), [(5, 6)], model.without_adapter(), at)
+
+    with pytest.raises(BadInput, match="1 to 2"):
+        opened(work, adapter)
+
+
 def test_a_base_in_memory_of_its_own_gives_the_same_numbers(base, adapter):
     async def work(student, other):
         prompt, answers = student.prompt_ids(TALK), [student.answer_ids(text) for text in TEXTS]

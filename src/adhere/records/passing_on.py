@@ -12,7 +12,7 @@ from typing import Any
 
 from adhere.chat import Capability, Message, Model
 from adhere.errors import BadInput
-from adhere.scorers import Comparable, Compared, HiddenStates
+from adhere.scorers import Comparable, Compared, HiddenStates, StatesAt
 
 
 class PassesOn:
@@ -96,10 +96,11 @@ class PassesOn:
         prompt_ids: Sequence[int],
         answers: Sequence[Sequence[int]],
         base: Comparable | None = None,
+        at: StatesAt | None = None,
     ) -> list[Compared]:
         """See `Comparable.compared`; computed each time."""
         beneath = base.compares() if isinstance(base, PassesOn) else base
-        return await self.compares().compared(prompt_ids, answers, beneath)
+        return await self.compares().compared(prompt_ids, answers, beneath, at)
 
     def compares(self) -> Comparable:
         """The recorded model, as one that can be laid beside a base. Raises BadInput."""

@@ -165,9 +165,9 @@ def test_equal_answers_are_looked_at_once_and_tie(adapter):
             asked.append([*answers])
             return await last_states(prompt, answers, layers)
 
-        async def beside(prompt, answers, base):
+        async def beside(prompt, answers, base, at=None):
             asked.append([*answers])
-            return await compared(prompt, answers, base)
+            return await compared(prompt, answers, base, at)
 
         student.last_states, student.compared = states, beside
         prompt, (a, b, c, d) = answers_of(student)
@@ -175,10 +175,18 @@ def test_equal_answers_are_looked_at_once_and_tie(adapter):
         answers = [a, d, b, list(a), c, d, blank]
         latent = await LatentSimilarity(student, off, 2).score(prompt, answers)
         kl = await DistributionScore("kl", Distributions(student, off)).score(prompt, answers[:6])
-        return latent, kl
+        passes = Distributions(student, off)
+        [once] = await LatentSimilarity(student, off, 2).by_layer(prompt, answers, [2], passes)
+        of_once = await DistributionScore("kl", passes).score(prompt, answers)
+        return latent, kl, once, of_once
 
-    latent, kl = opened(work, adapter)
-    assert [len(answers) for answers in asked] == [4, 4]
+    latent, kl, once, of_once = opened(work, adapter)
+    # One pass serves both; it reads the blank too, of which kl is another number.
+    assert [len(answers) for answers in asked] == [4, 4, 5]
+    assert once == pytest.approx(latent, abs=1e-6)
+    assert of_once[:6] == pytest.approx(kl, abs=1e-6)
+    assert of_once[6] != of_once[0]
+    assert once[0] == once[3] == once[6]
     assert latent[0] == latent[3] == latent[6]
     for found in (latent, kl):
         assert (found[0], found[1]) == (found[3], found[5])

@@ -16,7 +16,7 @@ from typing import Any
 from adhere.errors import BadInput
 from adhere.gathering import all_of
 from adhere.methods.attribution.scores import SCORES, Direction, Needs, distinct
-from adhere.scorers import Comparable, Compared, TokenLogprobs
+from adhere.scorers import Comparable, Compared, StatesAt, TokenLogprobs
 
 _MOST_NATS = 700.0  # beyond which an exponential is no number any more
 
@@ -35,15 +35,25 @@ class Distributions:
     _passes: dict[Pass, list[Compared]] = field(default_factory=dict)
 
     async def of(
-        self, prompt_ids: Sequence[int], answer_ids: Sequence[Sequence[int]]
+        self,
+        prompt_ids: Sequence[int],
+        answer_ids: Sequence[Sequence[int]],
+        at: StatesAt | None = None,
     ) -> list[Compared]:
-        """One entry an answer, in order; equal ones share theirs. Raises CallError or BadInput."""
+        """One entry an answer, in order; equal ones share theirs (and have equal lengths in `at`).
+
+        With `at` also the states of both models, out of the same pass, which then serves what is
+        asked without. Raises CallError or BadInput.
+        """
         once, places = distinct([tuple(ids) for ids in answer_ids])
         if not once:
             return []
         key = tuple(prompt_ids), tuple(once)
-        if key not in self._passes:
-            self._passes[key] = await self.student.compared(*key, self.base)
+        if at is not None:
+            length_of = dict(zip(places, at.lengths, strict=True))
+            at = StatesAt(at.layers, tuple(length_of[place] for place in range(len(once))))
+        if at is not None or key not in self._passes:
+            self._passes[key] = await self.student.compared(*key, self.base, at)
         found = self._passes[key]
         return [found[place] for place in places]
 

@@ -22,10 +22,12 @@ from typing import Any, Literal
 
 from adhere.errors import BadInput
 from adhere.gathering import all_of
+from adhere.methods.attribution.distributions import Distributions
 from adhere.methods.attribution.scores import Direction, Needs, distinct
-from adhere.scorers import Comparable
+from adhere.scorers import Comparable, StatesAt
 
 PUBLISHED_LAYER = 12
+_BOTH = ("states", "base_states")
 
 Pool = Literal["last_content", "last", "mean"]
 
@@ -108,8 +110,12 @@ class LatentSimilarity:
         prompt_ids: Sequence[int],
         answer_ids: Sequence[Sequence[int]],
         layers: Sequence[int] | None = None,
+        beside: Distributions | None = None,
     ) -> list[list[float]]:
         """For each layer (None: 0, the embeddings, to the last) one similarity an answer.
+
+        `beside`: what else is wanted of the same two models and answers, so that one pass of each
+        serves both (but for the pool `mean`).
 
         An answer without a content token is taken with all of its tokens. Raises BadInput for one
         without tokens. Equal answers have equal numbers: each is looked at once.
@@ -120,9 +126,16 @@ class LatentSimilarity:
         if not answers:
             return [[] for _ in layers]
         once, places = distinct(answers)
-        states = await all_of(
-            [self._states(model, prompt_ids, once, layers) for model in self._models]
-        )
+        if beside is None or self.pool == "mean":
+            states = await all_of(
+                [self._states(model, prompt_ids, once, layers) for model in self._models]
+            )
+        else:
+            at = StatesAt(tuple(layers), tuple(map(len, answers)))
+            found = await beside.of(prompt_ids, answer_ids, at)
+            first = [found[places.index(place)] for place in range(len(once))]
+            numpy: Any = import_module("numpy")
+            states = [numpy.stack([getattr(one, name) for one in first]) for name in _BOTH]
         rows: list[list[float]] = cosines(*states).T.tolist()
         return [[row[place] for place in places] for row in rows]
 

@@ -84,6 +84,8 @@ async def by_tokens(
     scores: dict[str, list[float | None]] = {}
     by_layer: list[list[float | None]] | None = None
     layer = depth = None
+    with_base = any(SCORES[name].with_base for name in wanted.names if name != "latent")
+    distributions = Distributions(student, base if with_base else None)
     latent = "latent" in wanted.names
     if latent or wanted.all_layers:
         assert base is not None  # as `check_models` of the method saw to
@@ -91,13 +93,12 @@ async def by_tokens(
         layer = layer_index(wanted.layer, depth)
         scorer = LatentSimilarity(student, base, layer, wanted.pool)
         layers = range(depth + 1) if wanted.all_layers else [layer]
-        found = [_spread(row, places, n) for row in await scorer.by_layer(prompt, answers, layers)]
+        beside = distributions if with_base else None
+        rows = await scorer.by_layer(prompt, answers, layers, beside)
+        found = [_spread(row, places, n) for row in rows]
         by_layer = found if wanted.all_layers else None
         if latent:
             scores["latent"] = found[layer if wanted.all_layers else 0]
-    distributions = Distributions(
-        student, base if any(SCORES[name].with_base for name in wanted.names) else None
-    )
     for name in wanted.names:
         if name == "latent":
             continue

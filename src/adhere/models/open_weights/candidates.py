@@ -13,7 +13,7 @@ from adhere.models.open_weights.forward import GivenUp
 from adhere.models.open_weights.last_states import last_states
 from adhere.models.open_weights.loading import Loaded
 from adhere.models.open_weights.states import check_layers, depth_of
-from adhere.scorers import Compared
+from adhere.scorers import Compared, StatesAt
 
 
 async def last_states_of(
@@ -49,6 +49,7 @@ async def compare(
     prompt: Sequence[int],
     answers: Sequence[Sequence[int]],
     base: tuple[Engine, bool] | None,
+    at: StatesAt | None = None,
 ) -> list[Compared]:
     """See `Comparable.compared`. `base`: an engine, this one or another, and whether with adapter.
 
@@ -59,6 +60,11 @@ async def compare(
         raise BadInput(f"{net.name}: found a prompt without tokens; expected at least one")
     _check_answers(net.name, answers)
     _check_fits(net, prompt, answers)
+    if at is not None:
+        check_layers(net.name, at.layers, engine.layers)
+        if base is not None:
+            check_layers(base[0].net.name, at.layers, base[0].layers)
+        _check_lengths(net.name, at.lengths, answers)
     if base is not None:
         _check_fits(base[0].net, prompt, answers)
         if base[0].net.vocabulary != net.vocabulary:
@@ -70,11 +76,16 @@ async def compare(
     student, other = engine.side(adapter), base[0].side(base[1]) if base else None
 
     def work(given_up: GivenUp) -> list[Compared]:
-        return compared(student, other, prompt, answers, rows=engine.slots, given_up=given_up)
+        return compared(student, other, prompt, answers, at, rows=engine.slots, given_up=given_up)
 
     found: list[Compared] = await engine.alone(work)
-    if not all(math.isfinite(n) for one in found for n in vars(one).values() if n is not None):
-        raise Garbage(f"{net.name}: a log-probability is not finite", hint=FLOAT32)
+    for one in found:
+        numbers = (one.nll, one.self_certainty, one.gini, one.kl, one.reverse_kl, one.log_ratio)
+        if not all(math.isfinite(n) for n in numbers if n is not None):
+            raise Garbage(f"{net.name}: a log-probability is not finite", hint=FLOAT32)
+        for states in (one.states, one.base_states):
+            if states is not None and not all(map(math.isfinite, states.ravel())):
+                raise Garbage(f"{net.name}: a hidden state is not finite", hint=FLOAT32)
     return found
 
 
@@ -90,6 +101,14 @@ def _check_fits(net: Loaded, prompt: Sequence[int], answers: Sequence[Sequence[i
             f"{net.context}",
             hint="Shorten the spec, the prompt or the answer.",
         )
+
+
+def _check_lengths(name: str, lengths: Sequence[int], answers: Sequence[Sequence[int]]) -> None:
+    expected = [f"1 to {len(answer)}" for answer in answers]
+    if len(lengths) != len(answers) or not all(
+        1 <= n <= len(answer) for n, answer in zip(lengths, answers, strict=True)
+    ):
+        raise BadInput(f"{name}: found states at {list(lengths)}; expected {expected}")
 
 
 def _check_answers(name: str, answers: Sequence[Sequence[int]]) -> None:

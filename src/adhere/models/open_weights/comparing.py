@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -23,10 +22,11 @@ from adhere.models.open_weights.forward import (
     decoder_layers,
     through_layers,
 )
+from adhere.models.open_weights.last_states import Ends
 from adhere.models.open_weights.loading import Loaded
 from adhere.models.open_weights.logits import logits_of
 from adhere.models.open_weights.rows import Piece, pieces
-from adhere.scorers import Compared
+from adhere.scorers import Compared, StatesAt
 
 _MOST_LOGITS = 1 << 22  # numbers of one model at once: 16 MiB in float32
 _FEWEST = 64  # tokens at once all the same: reading the head costs as much as for one
@@ -52,6 +52,7 @@ def compared(
     base: Side | None,
     prompt: Sequence[int],
     answers: Sequence[Sequence[int]],
+    at: StatesAt | None = None,
     *,
     rows: int = 8,
     given_up: GivenUp = lambda: False,
@@ -70,38 +71,46 @@ def compared(
     # What the prompt predicts is the same for all answers, and was made in reading it.
     first = [prefix.logits.float()[None].expand(len(answers), -1) for prefix in prefixes]
     sums = _of_tokens(first, torch.tensor([answer[0] for answer in answers]))
-    # The last token of an answer is predicted and never read.
-    read = [answer[:-1] for answer in answers]
+    # The last token of an answer is predicted, and read only where its state may be asked for.
+    read = [answer if at else answer[:-1] for answer in answers]
+    ends = [Ends(side.net, at.layers, at.lengths) if at else None for side in sides]
     rows = rows if all(side.net.takes_rows for side in sides) else 1
     walks = [
         pieces(side.net, prefix, read, rows, given_up)
         for side, prefix in zip(sides, prefixes, strict=True)
     ]
     for together in zip(*walks, strict=True):
-        _add(sums, sides, together, answers, given_up)
-    return [_means(sums[i].tolist(), len(answer), base) for i, answer in enumerate(answers)]
+        _add(sums, sides, together, ends, answers, given_up)
+    states = [end.found.numpy() if end else [None] * len(answers) for end in ends]
+    return [
+        _means(sums[i].tolist(), len(answer), base, [found[i] for found in states])
+        for i, answer in enumerate(answers)
+    ]
 
 
 def _add(
     sums: Any,
     sides: Sequence[Side],
     together: Sequence[Piece],
+    ends: Sequence[Ends | None],
     answers: Sequence[Sequence[int]],
     given_up: GivenUp,
 ) -> None:
     """Add what is found of the tokens of one piece, of which each side has its own."""
     torch: Any = import_module("torch")
     piece = together[0]
+    states = []
+    for side, own, end in zip(sides, together, ends, strict=True):
+        with side.on():
+            states.append(_last_layer(side.net, own, answers, end))
     behind = [
         (place, token)
-        for place, length in zip(piece.rows, piece.lengths, strict=True)
-        for token in answers[place][piece.at + 1 : min(piece.end, length) + 1]
+        for place in piece.rows
+        for token in answers[place][piece.at + 1 : piece.end + 1]
     ]
+    if not behind:
+        return
     places, targets = (torch.tensor(column) for column in zip(*behind, strict=True))
-    states = []
-    for side, own in zip(sides, together, strict=True):
-        with side.on():
-            states.append(_last_layer(side.net, own))
     step = max(_FEWEST, _MOST_LOGITS // max(1, sides[0].net.vocabulary))
     for at in range(0, len(targets), step):
         if given_up():
@@ -114,18 +123,26 @@ def _add(
         sums.index_add_(0, places[at : at + step], found)
 
 
-def _last_layer(net: Loaded, piece: Piece) -> Any:
-    """The last states of a piece's tokens without its padding, row by row: [tokens, hidden]."""
+def _last_layer(
+    net: Loaded, piece: Piece, answers: Sequence[Sequence[int]], ends: Ends | None
+) -> Any:
+    """The last states of a piece's tokens that predict one, row by row: [tokens, hidden].
+
+    `ends` takes along what it is for.
+    """
     torch: Any = import_module("torch")
-    ends = torch.tensor(piece.lengths)[:, None]
-    real = torch.arange(piece.at, piece.end)[None] < ends
+    predicting = torch.tensor([len(answers[place]) - 1 for place in piece.rows])[:, None]
+    real = torch.arange(piece.at, piece.end)[None] < predicting
     last = len(decoder_layers(net)[1])
-    take = partial(_where, real)
-    return through_layers(net, piece.ids, piece.cache, None, (last,), take=take)[last]
+    aside = ends.of(piece) if ends else None
 
+    def take(layer: int, states: Any) -> Any:
+        if aside is not None:
+            aside(layer, states)
+        return states[real.to(states.device)] if layer == last else None
 
-def _where(real: Any, states: Any) -> Any:
-    return states[real.to(states.device)]
+    wanted = sorted({last, *(ends.layers if ends else ())})
+    return through_layers(net, piece.ids, piece.cache, None, wanted, take=take)[last]
 
 
 def _of_tokens(logits: list[Any], targets: Any) -> Any:
@@ -154,12 +171,13 @@ def _of_tokens(logits: list[Any], targets: Any) -> Any:
 
 
 def _dots(left: Any, right: Any) -> Any:
-    """Products of rows, without a matrix of products."""
     torch: Any = import_module("torch")
-    return torch.einsum("tv,tv->t", left, right)
+    return torch.linalg.vecdot(left, right)
 
 
-def _means(sums: Sequence[float], tokens: int, base: Side | None) -> Compared:
+def _means(
+    sums: Sequence[float], tokens: int, base: Side | None, states: Sequence[Any]
+) -> Compared:
     means = [value / tokens for value in sums]
     beside = means[_KL:] if base is not None else (None, None, None)
-    return Compared(tokens, *means[:_KL], *beside)
+    return Compared(tokens, *means[:_KL], *beside, *states)

@@ -92,7 +92,7 @@ def decoder_layers(net: Loaded) -> tuple[Any, Any]:
     )
 
 
-def _as_they_are(states: Any) -> Any:
+def _as_they_are(layer: int, states: Any) -> Any:
     return states
 
 
@@ -103,15 +103,15 @@ def through_layers(
     depth: int | None,
     wanted: Sequence[int] = (),
     *,
-    take: Callable[[Any], Any] = _as_they_are,
+    take: Callable[[int, Any], Any] = _as_they_are,
 ) -> dict[int, Any]:
     """Hidden states of tokens `ids` [rows, n] behind the wanted layers: [rows, n, hidden] each.
 
     Layers count as transformers' `hidden_states` do: 0 is what the first layer reads, k what layer
     k writes, and the last one's is behind the final norm. Nothing runs behind the first `depth`
     layers, which are at least one, so that the cache knows how long it is; None runs all of them,
-    and no head. `take` gets each wanted layer's states while the next ones have yet to run, and
-    what it gives is what is kept of them.
+    and no head. `take` gets the number and the states of each wanted layer while the next
+    ones have yet to run, and what it gives is what is kept of them.
     """
     backbone, layers = decoder_layers(net)
     found: dict[int, Any] = {}
@@ -120,7 +120,7 @@ def through_layers(
     def look(layer: int) -> Any:
         def hook(module: Any, args: Any, kwargs: Any) -> None:
             if layer in wanted:
-                found[layer] = take(args[0] if args else kwargs["hidden_states"])
+                found[layer] = take(layer, args[0] if args else kwargs["hidden_states"])
             if layer == depth:
                 raise _Deep
 
@@ -132,7 +132,7 @@ def through_layers(
             hooks.append(layers[layer].register_forward_pre_hook(look(layer), with_kwargs=True))
         out = backbone(input_ids=ids.to(net.device), past_key_values=cache, use_cache=True)
         if len(layers) in wanted:
-            found[len(layers)] = take(out.last_hidden_state)
+            found[len(layers)] = take(len(layers), out.last_hidden_state)
     except _Deep:
         pass
     finally:

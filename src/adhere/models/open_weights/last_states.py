@@ -6,13 +6,46 @@ layer's row is copied out while the layer runs, and the rest of it goes as it ca
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 from adhere.models.open_weights.forward import GivenUp, Prefix, through_layers
 from adhere.models.open_weights.loading import Loaded
 from adhere.models.open_weights.rows import Piece, pieces
+
+
+class Ends:
+    """Takes the states of answers at one token each out of the pieces that they go through in.
+
+    `lengths`: how many of an answer's tokens have been read there. `found`: float32 tensor
+    [answers, layers, hidden], in the orders given.
+    """
+
+    def __init__(self, net: Loaded, layers: Sequence[int], lengths: Sequence[int]) -> None:
+        """Nothing is found yet."""
+        torch: Any = import_module("torch")
+        hidden = net.model.config.get_text_config().hidden_size
+        self.layers, self.lengths = tuple(layers), tuple(lengths)
+        self.found = torch.empty((len(lengths), len(layers), hidden))
+
+    def of(self, piece: Piece) -> Callable[[int, Any], None]:
+        """What `through_layers` is to take of a piece."""
+        torch: Any = import_module("torch")
+        ends = [self.lengths[place] for place in piece.rows]
+        ending = [row for row, end in enumerate(ends) if piece.at < end <= piece.end]
+        places = [piece.rows[row] for row in ending]
+        rows = torch.tensor(ending, dtype=torch.long)
+        at = torch.tensor([ends[row] - 1 - piece.at for row in ending], dtype=torch.long)
+
+        def take(layer: int, states: Any) -> None:
+            # Indexing copies: nothing holds on to the states of the other tokens.
+            got = states[rows.to(states.device), at.to(states.device)].float().cpu()
+            for column, wanted in enumerate(self.layers):
+                if wanted == layer:
+                    self.found[places, column] = got
+
+        return take
 
 
 def last_states(
@@ -30,27 +63,7 @@ def last_states(
     `depth` is that of `states.depth_of`, and `prefix` was read at least as deep. At most `rows`
     answers go through the model together. Raises Abandoned.
     """
-    torch: Any = import_module("torch")
-    hidden = net.model.config.get_text_config().hidden_size
-    found = torch.empty((len(answers), len(layers), hidden))
+    ends = Ends(net, layers, [len(answer) for answer in answers])
     for piece in pieces(net, prefix, answers, rows, given_up):
-        ending = [row for row, n in enumerate(piece.lengths) if piece.at < n <= piece.end]
-        where = torch.tensor(ending, dtype=torch.long, device=net.device)
-        at = torch.tensor([piece.lengths[row] - 1 - piece.at for row in ending], dtype=torch.long)
-        got = _of_rows(net, piece, depth, layers, where, at.to(net.device))
-        for row, place in enumerate(ending):
-            for column, layer in enumerate(layers):
-                found[piece.rows[place], column] = got[layer][row]
-    return found
-
-
-def _of_rows(
-    net: Loaded, piece: Piece, depth: int | None, layers: Sequence[int], rows: Any, at: Any
-) -> dict[int, Any]:
-    """Each layer's states of some rows of a piece, at one token of each: [rows, hidden]."""
-
-    def take(states: Any) -> Any:
-        # Indexing copies: nothing holds on to the states of the other tokens.
-        return states[rows.to(states.device), at.to(states.device)].float().cpu()
-
-    return through_layers(net, piece.ids, piece.cache, depth, layers, take=take)
+        through_layers(net, piece.ids, piece.cache, depth, layers, take=ends.of(piece))
+    return ends.found

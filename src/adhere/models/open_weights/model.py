@@ -20,7 +20,7 @@ from adhere.models.prefill import opens_thought
 from adhere.models.probing import MOST_LOGPROBS, template_kwargs
 from adhere.models.replies import split_off_thought, with_opened_thought
 from adhere.models.thinking import CLOSE
-from adhere.scorers import Comparable, Compared, TokenLogprobs
+from adhere.scorers import Comparable, Compared, StatesAt, TokenLogprobs
 
 
 class OpenWeights:
@@ -219,6 +219,7 @@ class OpenWeights:
         prompt_ids: Sequence[int],
         answers: Sequence[Sequence[int]],
         base: Comparable | None = None,
+        at: StatesAt | None = None,
     ) -> list[Compared]:
         """See `Comparable.compared`. Each model reads the prompt once for all answers."""
         if base is not None and not isinstance(base, OpenWeights):
@@ -229,5 +230,5 @@ class OpenWeights:
             )
         other = (base.engine, bool(base.adapter)) if base is not None else None
         return await self.limiter.run(
-            lambda: compare(self.engine, bool(self.adapter), prompt_ids, answers, other)
+            lambda: compare(self.engine, bool(self.adapter), prompt_ids, answers, other, at)
         )
