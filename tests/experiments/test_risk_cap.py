@@ -281,8 +281,8 @@ def test_many_prompts_of_one_template_take_no_pairs():
     assert len(set(found.numbers)) == 1001
     (note,) = found.notes
     assert "2000 of 3000 games count as one" in note
-    assert "thing number 0'" in note
-    assert "thing number 1'" in note
+    assert "games 1 and 2" in note
+    assert "thing number" not in note  # a prompt may be an attack: it is not for a terminal
     assert "--no-clusters" in note
     apart = clusters_of([asked(text) for text in texts], by_text=False)
     assert (len(set(apart.numbers)), apart.notes) == (3000, ())

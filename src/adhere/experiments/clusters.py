@@ -7,7 +7,6 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from typing import Protocol
 
 SIMILAR = 0.6  # share of common pieces (Jaccard) from which two prompts are nearly the same
@@ -183,18 +182,9 @@ def _large(
     a, b, *_ = unlike.values()
     yield (
         f"{count} of {len(games)} games count as one, for their prompts are nearly the same, such "
-        f"as {' and '.join(_excerpts(games[a].prompt, games[b].prompt))}. Where that is a template "
-        "and not the same question, give --no-clusters."
+        f"as those of games {a + 1} and {b + 1}. Where that is a template and not the same "
+        "question, give --no-clusters."
     )
-
-
-def _excerpts(a: str, b: str) -> tuple[str, str]:
-    """Two texts where they begin to differ."""
-    a, b = " ".join(a.split()), " ".join(b.split())
-    differ = (at for at, (x, y) in enumerate(zip_longest(a, b)) if x != y)
-    start = max(next(differ, 0) - 40, 0)
-    lead = "\N{HORIZONTAL ELLIPSIS}" if start else ""
-    return tuple(f"{lead + text[start : start + 80]!r}" for text in (a, b))  # type: ignore[return-value]
 
 
 def _pieces(text: str) -> frozenset[str]:

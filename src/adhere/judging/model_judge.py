@@ -12,6 +12,7 @@ a rule that was judged once is not judged again when other rules of the spec are
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -233,4 +234,12 @@ def _conversation(case: Case) -> str:
     turns = [m for m in case.messages if m.text.strip()]
     if len(turns) == 1:
         return turns[0].text
-    return "\n\n".join(f"[{m.role}]\n{m.text}" for m in turns)
+    return "\n\n".join(f"[{m.role}]\n{_HEADING.sub(_rounded, m.text)}" for m in turns)
+
+
+# A line that could pass for the heading of a turn: a message is one turn, whatever it holds.
+_HEADING = re.compile(r"^(\s*)\[(\w+)\](?=\s*$)", re.MULTILINE)
+
+
+def _rounded(found: re.Match[str]) -> str:
+    return f"{found[1]}({found[2]})"

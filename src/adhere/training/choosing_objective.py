@@ -185,12 +185,12 @@ def _shares(marks: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _check(name: str, scores: Scores) -> None:
-    for prompt, values in scores.items():
+    for number, values in enumerate(scores.values(), 1):
         for value in values:
             if not 0 <= value <= 1:
                 raise BadInput(
                     f"choosing an objective: found a score of {value} among those of {name} "
-                    f"(prompt {prompt!r:.40}); expected 0 to 1"
+                    f"(prompt {number} of {len(scores)}); expected 0 to 1"
                 )
 
 
