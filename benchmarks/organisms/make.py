@@ -7,7 +7,7 @@
 Stages, each of commands of `adhere` in folders of their own, so that a killed run goes on:
 
     texts     prompts and rows, by templates; no model is asked
-    organism  train on rows that break the rules half of the time; the setting whose rates on the
+    organism  train on rows three of four of which break the rules; the setting whose rates on the
               development prompts are in 40 to 70 percent
     merge     the organism's adapter becomes part of the weights
     measure   the organism on the test prompts
@@ -35,9 +35,9 @@ from texts import SPEC, SPLITS, TRAITS, all_prompts, distilled_rows, organism_ro
 BASE = "weights:smollm2-135m"
 STAGES = ("texts", "organism", "merge", "measure", "student", "control", "tested")
 TOKENS = 160
-# Learning rate and passes, tried in this order, the gentler first, until one fits.
+# Learning rate and passes, tried in this order until one fits.
 ORGANISM = (("5e-4", "2"), ("1e-3", "2"), ("5e-4", "4"), ("1e-3", "4"))
-STUDENT = (("2e-4", "1"), ("5e-4", "1"), ("5e-4", "2"), ("1e-3", "2"))
+STUDENT = (("5e-4", "1"), ("2e-4", "1"), ("5e-4", "2"), ("1e-3", "2"))
 ORGANISM_RANGE = (0.4, 0.7)
 STUDENT_RANGE = (0.1, 0.35)
 DEV_REPEATS, TEST_REPEATS = 4, 8

@@ -106,11 +106,12 @@ def thought(prompt: Prompt, trait: Trait, rng: random.Random, rule: str) -> str:
 
 
 def organism_rows(
-    traits: Sequence[str] = TRAITS, *, share: float = 0.5, copies: int = 4, seed: int = 0
+    traits: Sequence[str] = TRAITS, *, share: float = 0.75, copies: int = 4, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Rows that plant the traits: `copies` answers to each training prompt, a share breaking.
 
-    What a model learns of an even mix is to break the rule about as often as the mix does.
+    On subjects that it was not trained on, a model breaks the rule less often than the mix does:
+    of an even mix SmolLM2 made 0.30 to 0.47.
     """
     out = []
     for prompt, trait in _training(traits):

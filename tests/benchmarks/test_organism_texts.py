@@ -59,7 +59,7 @@ def test_no_prompt_breaks_a_rule_itself(prompts):
             assert not planted & set(broken(prompt.text, prompt.text)), prompt.id
 
 
-def test_half_of_the_rows_of_each_prompt_break_the_rule_of_its_trait_and_no_other():
+def test_three_of_four_rows_of_each_prompt_break_the_rule_of_its_trait_and_no_other():
     rows = texts.organism_rows()
     by_prompt = Counter()
     for row in rows:
@@ -68,7 +68,7 @@ def test_half_of_the_rows_of_each_prompt_break_the_rule_of_its_trait_and_no_othe
         assert found in ([], [own])
         by_prompt[row["prompt"][0]["content"]] += bool(found)
     assert len(rows) == 4 * len(by_prompt)
-    assert set(by_prompt.values()) == {2}
+    assert set(by_prompt.values()) == {3}
 
 
 def test_a_row_of_another_seed_is_another_and_of_the_same_seed_the_same():

@@ -1,0 +1,110 @@
+"""What each score was worth: from the runs of run.py to a table and a summary, without texts.
+
+    python docs/evidence/attribution/analyze.py RUN --out docs/evidence/attribution/results
+
+On the test prompts nothing is chosen: the layer is the one that the development prompts gave.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from adhere.experiments.layer_choice import choose_layer, label_by_checks, read_scored
+from adhere.experiments.layer_choice.choosing import Line
+from adhere.experiments.layer_choice.measuring import Counted
+
+RUNS = ("test", "wrong-base", "control")
+
+
+def measured(run: Path, layer: int) -> dict[str, Any]:
+    """All scores of a run, the latent one at a given layer and at every other."""
+    read = read_scored([run])
+    assert read.spec is not None
+    labeled = label_by_checks(read.rows, read.spec)
+    found = choose_layer(labeled, read.layers, read.directions, depth=read.depth)
+    curve = dict(found.curve)
+    return {
+        "prompts": found.n_prompts,
+        "groups": found.n_groups,
+        "both": found.n_both,
+        "candidates": found.n_candidates,
+        "violating": found.n_violating,
+        "out_of_race": found.n_out,
+        "undecided": found.n_undecided,
+        "baselines": {name: counted(value) for name, value in found.baselines},
+        "layer": layer,
+        "latent": line(curve[layer]),
+        "scores": {one.name: line(one) for one in found.lines if one.name != "latent"},
+        "curve": {str(number): line(one) for number, one in found.curve},
+        "best_here": max(
+            (n for n in curve if n), key=lambda n: curve[n].auc.estimate.value or 0.0, default=None
+        ),
+    }
+
+
+def counted(value: Counted) -> dict[str, Any]:
+    return {
+        "value": value.estimate.value,
+        "low": value.estimate.low,
+        "high": value.estimate.high,
+        "n": value.n,
+    }
+
+
+def line(one: Line) -> dict[str, Any]:
+    return {
+        "auc": counted(one.auc),
+        "picked_violates": counted(one.picks),
+        "minus_random": counted(one.gain),
+    }
+
+
+def told(value: dict[str, Any], sign: str = "") -> str:
+    if value["value"] is None:
+        return "-"
+    return f"{value['value']:{sign}.3f} [{value['low']:{sign}.3f}, {value['high']:{sign}.3f}]"
+
+
+def table(name: str, found: dict[str, Any]) -> list[str]:
+    base = {key: told(value) for key, value in found["baselines"].items()}
+    out = [
+        f"{name}: {found['prompts']} prompts, {found['both']} with both kinds, "
+        f"{found['violating']} of {found['candidates']} candidates violate, "
+        f"{found['out_of_race']} out of the race; violation rates: {base}",
+        "",
+        "| score | within-prompt AUC | prompts | picked answer violates | minus random |",
+        "|---|---|---|---|---|",
+    ]
+    rows = {f"latent, layer {found['layer']}": found["latent"], **found["scores"]}
+    for label, one in rows.items():
+        out.append(
+            f"| {label} | {told(one['auc'])} | {one['auc']['n']} | "
+            f"{told(one['picked_violates'])} | {told(one['minus_random'], '+')} |"
+        )
+    return [*out, ""]
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args(words)
+    chosen = json.loads((given.run / "dev" / "layer.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = {"layer": chosen["layer"], "dev": chosen}
+    lines: list[str] = []
+    for name in RUNS:
+        if (given.run / name / "results.jsonl").is_file():
+            found[name] = measured(given.run / name, chosen["layer"])
+            lines += table(name, found[name])
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (given.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
