@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,8 +12,8 @@ from rich.console import Console
 from adhere.cli import options
 from adhere.cli.data_attack import attack
 from adhere.cli.data_distill import distill
-from adhere.cli.watch import Watch
-from adhere.errors import EXIT_INCOMPLETE, BadInput
+from adhere.cli.row_runs import JudgeOptions, RowWatch, RunOptions, conclude, known
+from adhere.errors import BadInput
 
 app = App(name="data", help="Make training data out of prompts and a spec; attack a model.")
 app.command(attack)
@@ -116,10 +114,7 @@ def clair(
     cut_drafts: Annotated[
         bool, Parameter(negative=(), help="use answers that the token limit ended, too")
     ] = False,
-    judge: options.Judge = None,
-    judge_mode: options.JudgeMode = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge: JudgeOptions | None = None,
     base_url: options.BaseUrl = None,
     api_key_env: options.ApiKeyEnv = None,
     prefill: options.Prefill = None,
@@ -132,23 +127,10 @@ def clair(
         str | None,
         Parameter(help="where the spec stands, where it does: question_first or spec_first"),
     ] = None,
-    prompts_dir: Annotated[Path | None, Parameter(help="your own prompt templates")] = None,
-    concurrency: Annotated[int | None, Parameter(help="calls in flight (default 8)")] = None,
-    timeout: Annotated[float | None, Parameter(help="seconds for one answer (default 300)")] = None,
-    max_unscored: Annotated[
-        float | None,
-        Parameter(help="share of failed or unscored rows beyond which the exit code is 3 (0.1)"),
-    ] = None,
-    reuse: Annotated[
-        Path | None, Parameter(help="an earlier run, whose draws and marks are taken over")
-    ] = None,
+    run: RunOptions | None = None,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="only say how many calls it would take")
     ] = False,
-    prices: options.Prices = None,
-    max_tokens_total: options.MaxTokensTotal = None,
-    max_cost: options.MaxCost = None,
-    deadline: options.Deadline = None,
     quiet: options.Quiet = False,
 ) -> int:
     """Make preference pairs: the policy answers, and its answer is revised as little as possible.
@@ -190,51 +172,39 @@ def clair(
         "method": _method(method, with_spec),
         "spec_in_rows": spec_in_rows or None,
         "candidates": candidates,
-        "accept": _known({
+        "accept": known({
             "improve": improve,
             "keep_followed": keep_followed or None,
             "must_follow": must_follow,
             "most_edit": most_edit,
             "cut_drafts": cut_drafts or None,
         }),
-        "judge": options.judge_fields(judge, judge_mode, judge_base_url, judge_api_key_env),
+        "judge": judge.fields() if judge else None,
         "sampling": options.sampling_fields(temperature, max_tokens, seed) or None,
         "repeats": repeats,
         "order": order,
-        "prompts_dir": prompts_dir,
-        "limits": _known({"concurrency": concurrency, "timeout": timeout}),
-        "max_unscored": max_unscored,
-        "reuse": reuse,
-        "prices": prices,
-        "stop": options.stop_fields(max_tokens_total, max_cost, deadline),
+        **(run or RunOptions()).fields(),
     }  # fmt: skip
     plan = read_clair_plan(config, {k: v for k, v in given.items() if v is not None})
     if dry_run:
         return _show_expected(plan)
     from adhere.training.recipes.clair.run import make_clair_pairs
 
-    with PairWatch(Console(stderr=True, quiet=quiet)) as watch:
+    with RowWatch(Console(stderr=True, quiet=quiet), _ENDS) as watch:
         result = asyncio.run(make_clair_pairs(plan, watch))
     if not quiet:
         from adhere.cli.clair_table import show_pairs
 
         show_pairs(result)
-    if result.stopped:
-        sys.stderr.write(f"adhere: {result.stopped}\n")
-    elif result.exit_code == EXIT_INCOMPLETE:
-        sys.stderr.write(
-            f"adhere: more than {plan.max_unscored:.0%} of the rows failed or are unscored; their "
-            f"reasons stand in {result.folder / 'dropped.jsonl'}\n"
-        )
-    return result.exit_code
+    return conclude(result, plan.max_unscored, "dropped.jsonl")
 
 
 def _reviser(name: str | None, asked: dict[str, Any]) -> dict[str, Any] | str | None:
     """The reviser's fields that were given. Raises BadInput for fields of a model without one."""
-    fields = _known({"model": name, **asked})
+    fields = known({"model": name, **asked})
     if name != "rules":
         return fields
-    if (also := _known(asked)) is not None:
+    if (also := known(asked)) is not None:
         raise BadInput(
             f"--reviser rules: found {next(iter(also))} for it; expected nothing else",
             hint="The rules' checks repair answers without a model; these options are a model's.",
@@ -254,10 +224,6 @@ def _method(name: str | None, with_spec: bool) -> str | None:
     return name or "vanilla"
 
 
-def _known(fields: dict[str, Any]) -> dict[str, Any] | None:
-    return {k: v for k, v in fields.items() if v is not None} or None
-
-
 def _show_expected(plan: Any) -> int:
     from adhere.cli.clair_table import expected_table
     from adhere.cli.console import wide_console
@@ -270,27 +236,4 @@ def _show_expected(plan: Any) -> int:
     return 0
 
 
-class PairWatch(Watch):
-    """Progress on a terminal: how many rows are at their end, and as what."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.ends: dict[str, int] = {}
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Count one row."""
-        self.done += 1
-        self.ends[row["outcome"]] = self.ends.get(row["outcome"], 0) + 1
-        told = ", ".join(f"{self.ends[end]} {name}" for end, name in _ENDS if end in self.ends)
-        self.progress.update(self.task, completed=self.done, description=told)
-        step = max(1, self.total // 10)
-        if not self.console.is_terminal and (self.done % step == 0 or self.done == self.total):
-            self.console.print(f"{self.done} of {self.total} rows: {told}", highlight=False)
-
-
-_ENDS = (
-    ("pair", "pairs"),
-    ("clean", "followed all"),
-    ("dropped", "dropped"),
-    ("failed", "failed"),
-)
+_ENDS = {"pair": "pairs", "clean": "followed all", "dropped": "dropped", "failed": "failed"}

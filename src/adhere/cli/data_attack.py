@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,7 @@ from rich.table import Table
 
 from adhere.cli import options
 from adhere.cli.console import wide_console
-from adhere.cli.watch import Watch
-from adhere.errors import EXIT_INCOMPLETE
+from adhere.cli.row_runs import JudgeOptions, RowWatch, RunOptions, conclude, known
 
 if TYPE_CHECKING:
     from adhere.experiments.pair_attack import AttackInputs
@@ -63,10 +61,7 @@ def attack(
         list[str] | None,
         Parameter(negative=(), help="id of a rule that counts; repeatable (all safety rules)"),
     ] = None,
-    judge: options.Judge = None,
-    judge_mode: options.JudgeMode = None,
-    judge_base_url: options.JudgeBaseUrl = None,
-    judge_api_key_env: options.JudgeApiKeyEnv = None,
+    judge: JudgeOptions | None = None,
     rater: Annotated[
         str | None,
         Parameter(
@@ -92,23 +87,10 @@ def attack(
         str | None,
         Parameter(help="where the spec stands, where it does: question_first or spec_first"),
     ] = None,
-    prompts_dir: Annotated[Path | None, Parameter(help="your own prompt templates")] = None,
-    concurrency: Annotated[int | None, Parameter(help="calls in flight (default 8)")] = None,
-    timeout: Annotated[float | None, Parameter(help="seconds for one answer (default 300)")] = None,
-    max_unscored: Annotated[
-        float | None,
-        Parameter(help="share of failed or unscored rows beyond which the exit code is 3 (0.1)"),
-    ] = None,
-    reuse: Annotated[
-        Path | None, Parameter(help="an earlier run, whose draws and marks are taken over")
-    ] = None,
+    run: RunOptions | None = None,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="only say how many calls it would take")
     ] = False,
-    prices: options.Prices = None,
-    max_tokens_total: options.MaxTokensTotal = None,
-    max_cost: options.MaxCost = None,
-    deadline: options.Deadline = None,
     quiet: options.Quiet = False,
 ) -> int:
     """Attack a model adaptively (PAIR): an attacker mends its message by what the target answered.
@@ -142,44 +124,28 @@ def attack(
         "repeats": repeats,
         "spec": spec,
         "rules": rule,
-        "judge": options.judge_fields(judge, judge_mode, judge_base_url, judge_api_key_env),
+        "judge": judge.fields() if judge else None,
         "rater": _helper(rater, rater_base_url, rater_api_key_env),
         "out": out,
         "sampling": options.sampling_fields(temperature, max_tokens, seed) or None,
         "order": order,
-        "prompts_dir": prompts_dir,
-        "limits": _known({"concurrency": concurrency, "timeout": timeout}),
-        "max_unscored": max_unscored,
-        "reuse": reuse,
-        "prices": prices,
-        "stop": options.stop_fields(max_tokens_total, max_cost, deadline),
+        **(run or RunOptions()).fields(),
     }
     plan = read_attack_plan(config, {k: v for k, v in given.items() if v is not None})
     if dry_run:
         _show_expected(read_attack_inputs(plan))
         return 0
-    with AttackWatch(Console(stderr=True, quiet=quiet)) as watch:
+    with RowWatch(Console(stderr=True, quiet=quiet), _ENDS) as watch:
         result = asyncio.run(run_attack(plan, watch))
     if not quiet:
         show_attack(result)
-    if result.stopped:
-        sys.stderr.write(f"adhere: {result.stopped}\n")
-    elif result.exit_code == EXIT_INCOMPLETE:
-        sys.stderr.write(
-            f"adhere: more than {plan.max_unscored:.0%} of the rows failed or are unscored; their "
-            f"reasons stand in {result.folder / 'results.jsonl'}\n"
-        )
-    return result.exit_code
+    return conclude(result, plan.max_unscored, "results.jsonl")
 
 
 def _helper(
     name: str | None, base_url: str | None, api_key_env: str | None, **more: Any
 ) -> dict[str, Any] | None:
-    return _known({"model": name, "base_url": base_url, "api_key_env": api_key_env, **more})
-
-
-def _known(fields: dict[str, Any]) -> dict[str, Any] | None:
-    return {k: v for k, v in fields.items() if v is not None} or None
+    return known({"model": name, "base_url": base_url, "api_key_env": api_key_env, **more})
 
 
 # ---------------------------------------------------------------- what is printed: no texts
@@ -261,27 +227,4 @@ def _table(title: str, heads: tuple[str, ...]) -> Table:
     return table
 
 
-class AttackWatch(Watch):
-    """Progress on a terminal: how many rows are at their end, and as what."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.ends: dict[str, int] = {}
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Count one row."""
-        self.done += 1
-        self.ends[row["outcome"]] = self.ends.get(row["outcome"], 0) + 1
-        told = ", ".join(f"{self.ends[end]} {name}" for end, name in _ENDS if end in self.ends)
-        self.progress.update(self.task, completed=self.done, description=told)
-        step = max(1, self.total // 10)
-        if not self.console.is_terminal and (self.done % step == 0 or self.done == self.total):
-            self.console.print(f"{self.done} of {self.total} rows: {told}", highlight=False)
-
-
-_ENDS = (
-    ("broken", "reached"),
-    ("held", "held"),
-    ("unscored", "unscored"),
-    ("failed", "failed"),
-)
+_ENDS = {"broken": "reached", "held": "held", "unscored": "unscored", "failed": "failed"}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,8 +10,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from adhere.cli import options
-from adhere.cli.watch import Watch
-from adhere.errors import EXIT_INCOMPLETE, BadInput
+from adhere.cli.row_runs import RowWatch, RunOptions, conclude, known
+from adhere.errors import BadInput
 
 
 def distill(
@@ -105,23 +103,10 @@ def distill(
         Parameter(help="longest thought and answer together, in tokens (2048, as published)"),
     ] = None,
     seed: options.Seed = None,
-    prompts_dir: Annotated[Path | None, Parameter(help="your own prompt templates")] = None,
-    concurrency: Annotated[int | None, Parameter(help="calls in flight (default 8)")] = None,
-    timeout: Annotated[float | None, Parameter(help="seconds for one answer (default 300)")] = None,
-    max_unscored: Annotated[
-        float | None,
-        Parameter(help="share of failed or unscored rows beyond which the exit code is 3 (0.1)"),
-    ] = None,
-    reuse: Annotated[
-        Path | None, Parameter(help="an earlier run, whose draws and marks are taken over")
-    ] = None,
+    run: RunOptions | None = None,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="only say how many calls it would take")
     ] = False,
-    prices: options.Prices = None,
-    max_tokens_total: options.MaxTokensTotal = None,
-    max_cost: options.MaxCost = None,
-    deadline: options.Deadline = None,
     quiet: options.Quiet = False,
 ) -> int:
     """Make rows that teach a student the spec: a teacher reasons over it, a filter decides.
@@ -160,36 +145,24 @@ def distill(
         "filters": _filters(filter),
         "judge": options.judge_fields(judge, judge_mode, judge_base_url, judge_api_key_env),
         "guard_prompt": guard_prompt,
-        "ratings": _known({"times": ratings, "least": least}),
+        "ratings": known({"times": ratings, "least": least}),
         "sees_thought": False if hide_thought else None,
-        "mix": _known({"file": mix, "share": mix_share}),
+        "mix": known({"file": mix, "share": mix_share}),
         "sampling": options.sampling_fields(temperature, max_tokens, seed) or None,
-        "prompts_dir": prompts_dir,
-        "limits": _known({"concurrency": concurrency, "timeout": timeout}),
-        "max_unscored": max_unscored,
-        "reuse": reuse,
-        "prices": prices,
-        "stop": options.stop_fields(max_tokens_total, max_cost, deadline),
+        **(run or RunOptions()).fields(),
     }
     plan = read_distill_plan(config, {k: v for k, v in given.items() if v is not None})
     if dry_run:
         return _show_expected(plan)
-    from adhere.training.recipes.deliberative.run import distill as run
+    from adhere.training.recipes.deliberative.run import distill as run_distill
 
-    with RowWatch(Console(stderr=True, quiet=quiet)) as watch:
-        result = asyncio.run(run(plan, watch))
+    with RowWatch(Console(stderr=True, quiet=quiet), _ENDS) as watch:
+        result = asyncio.run(run_distill(plan, watch))
     if not quiet:
         from adhere.cli.distill_table import show_rows
 
         show_rows(result)
-    if result.stopped:
-        sys.stderr.write(f"adhere: {result.stopped}\n")
-    elif result.exit_code == EXIT_INCOMPLETE:
-        sys.stderr.write(
-            f"adhere: more than {plan.max_unscored:.0%} of the rows failed or are unscored; their "
-            f"reasons stand in {result.folder / 'rejected.jsonl'}\n"
-        )
-    return result.exit_code
+    return conclude(result, plan.max_unscored, "rejected.jsonl")
 
 
 def _filters(given: list[str] | None) -> list[str] | None:
@@ -197,10 +170,6 @@ def _filters(given: list[str] | None) -> list[str] | None:
     if given is not None and "none" in given and len(given) > 1:
         raise BadInput("--filter none: found others beside it; expected it alone")
     return given
-
-
-def _known(fields: dict[str, Any]) -> dict[str, Any] | None:
-    return {k: v for k, v in fields.items() if v is not None} or None
 
 
 def _show_expected(plan: Any) -> int:
@@ -214,22 +183,4 @@ def _show_expected(plan: Any) -> int:
     return 0
 
 
-class RowWatch(Watch):
-    """Progress on a terminal: how many rows are at their end, and as what."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self.ends: dict[str, int] = {}
-
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Count one row."""
-        self.done += 1
-        self.ends[row["outcome"]] = self.ends.get(row["outcome"], 0) + 1
-        told = ", ".join(f"{self.ends[end]} {end}" for end in _ENDS if end in self.ends)
-        self.progress.update(self.task, completed=self.done, description=told)
-        step = max(1, self.total // 10)
-        if not self.console.is_terminal and (self.done % step == 0 or self.done == self.total):
-            self.console.print(f"{self.done} of {self.total} rows: {told}", highlight=False)
-
-
-_ENDS = ("kept", "rejected", "failed")
+_ENDS = {"kept": "kept", "rejected": "rejected", "failed": "failed"}

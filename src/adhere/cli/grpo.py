@@ -66,13 +66,19 @@ class GrpoOptions:
     judge_api_key_env: Annotated[
         str | None, Parameter(group=_GRPO, help="the variable that holds the judge's key")
     ] = None
+    guard_prompt: Annotated[options.GuardPrompt, Parameter(group=_GRPO)] = None
 
     def fields(self) -> dict[str, Any]:
         """The plan's fields that were given."""
-        own = {k: v for k, v in asdict(self).items() if not k.startswith("judge")}
+        own = {
+            k: v
+            for k, v in asdict(self).items()
+            if not k.startswith("judge") and k != "guard_prompt"
+        }
         judge = options.judge_fields(
-            self.judge, self.judge_mode, self.judge_base_url, self.judge_api_key_env
-        )
+            self.judge, self.judge_mode, self.judge_base_url, self.judge_api_key_env,
+            guard_prompt=self.guard_prompt,
+        )  # fmt: skip
         return {k: v for k, v in {**own, "judge": judge}.items() if v is not None}
 
 
