@@ -16,6 +16,7 @@ import pytest
 from adhere.errors import BadInput, DiskFull
 from adhere.reporting import formats as f
 from adhere.reporting import render_report, summary_table, write_report
+from adhere.reporting.inputs import read_run
 from adhere.reporting.page import ANSWERS, MAX_BYTES
 from reporting import report_samples as samples
 
@@ -443,6 +444,14 @@ def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(BadInput, match=re.escape(f"{run / name}: no such file")):
         write_report(run)
     assert not (run / "report.html").exists()
+
+
+def test_the_folder_of_a_training_says_where_its_own_page_is(tmp_path):
+    (tmp_path / "train.json").write_text("{}")
+    with pytest.raises(BadInput, match="is of a training") as caught:
+        read_run(tmp_path)
+    assert str(tmp_path / "report.html") in caught.value.hint
+    assert f"weights:{tmp_path / 'model'}" in caught.value.hint
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -67,6 +67,12 @@ def read_run(folder: Path) -> tuple[Mapping[str, Any], RowsFile, Mapping[str, An
             f"{folder}: no such run folder",
             hint="Name the folder that `adhere eval --out` wrote.",
         )
+    if (folder / "train.json").is_file():
+        raise BadInput(
+            f"{folder}: is of a training, which is no run of answers",
+            hint=f"Its page is {folder / 'report.html'}; `adhere eval --model weights:"
+            f"{folder / 'model'}` measures what was trained.",
+        )
     summary = _summary(folder / "summary.json")
     rows = folder / "results.jsonl"
     if not rows.is_file():
