@@ -13,7 +13,8 @@ from typing import Any, ClassVar, cast
 from adhere.chat import Capability, Case, Role, user
 from adhere.errors import Bug
 from adhere.experiments.choices.inputs import ChoiceInputs
-from adhere.experiments.estimate import Estimate, JudgeCalls, Measured, estimate, together
+from adhere.experiments.estimate import Estimate, JudgeCalls, estimate, together
+from adhere.experiments.estimate_costs import Measured
 from adhere.experiments.inputs import Arm, Inputs
 from adhere.judging import CheckJudge
 from adhere.methods.base import CallPlan, Emit, Method, MethodConfig, Request, ignore
