@@ -55,10 +55,10 @@ def ask(
     told = {
         "spec": str(Path(__file__).parents[3] / "benchmarks" / "organisms" / "spec.md"),
         "prompts": str(organisms / "texts" / f"prompts-{split}.jsonl"),
-        "models": [{"model": model, "name": "model", "slots": 32}],
+        "models": [{"model": model, "name": "model", "slots": 96}],
         "methods": [method],
         "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
-        "limits": {"concurrency": 8},
+        "limits": {"concurrency": 16},
         "controls": 0,
         "max_unscored": 1.0,
         "out": str(out / name),
