@@ -20,6 +20,8 @@ from typing import Any
 
 METHOD = "attributed_best_of_n"
 TOKENS = 160
+# Controls take every so-manieth test prompt: two hours of two cores would be too many.
+WRONG_BASE, CONTROL = 3, 2
 STAGES = ("dev", "layer", "test", "wrong-base", "control")
 
 
@@ -47,14 +49,26 @@ def models(organisms: Path) -> dict[str, str]:
 
 
 def ask(
-    out: Path, organisms: Path, name: str, model: str, split: str, *, base: str = "", **options: Any
+    out: Path,
+    organisms: Path,
+    name: str,
+    model: str,
+    split: str,
+    *,
+    base: str = "",
+    every: int = 1,
+    **options: Any,
 ) -> None:
-    """Eight candidates to each prompt of a split, scored beside the base."""
+    """Eight candidates to each (or every so-manieth) prompt of a split, scored beside the base."""
+    prompts = out / f"prompts-{name}.jsonl"
+    asked = (organisms / "texts" / f"prompts-{split}.jsonl").read_text(encoding="utf-8")
+    prompts.parent.mkdir(parents=True, exist_ok=True)
+    prompts.write_text("".join(asked.splitlines(keepends=True)[::every]), encoding="utf-8")
     # As it was trained: the question alone, without a system line of ours.
     method = {"method": METHOD, "order": "spec_first", "layers": "all", **options}
     told = {
         "spec": str(Path(__file__).parents[3] / "benchmarks" / "organisms" / "spec.md"),
-        "prompts": str(organisms / "texts" / f"prompts-{split}.jsonl"),
+        "prompts": str(prompts),
         "models": [{"model": model, "name": "model", "slots": 96}],
         "methods": [method],
         "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
@@ -90,9 +104,10 @@ def main(words: Sequence[str] | None = None) -> None:
             chosen = {"layer_file": str(out / "dev" / "layer.json"), "also": "all"}
             ask(out, organisms, "test", who["student"], "test", **chosen)
         elif stage == "wrong-base":
-            ask(out, organisms, stage, who["student"], "test", base="weights:smollm2-135m")
+            base = "weights:smollm2-135m"
+            ask(out, organisms, stage, who["student"], "test", base=base, every=WRONG_BASE)
         else:
-            ask(out, organisms, stage, who["control"], "test", also="all")
+            ask(out, organisms, stage, who["control"], "test", every=CONTROL, also="all")
 
 
 if __name__ == "__main__":
