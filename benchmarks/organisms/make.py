@@ -93,12 +93,12 @@ class Maker:
         told = {
             "spec": str(SPEC),
             "prompts": str(self.out / "texts" / f"prompts-{split}.jsonl"),
-            "models": [{"model": model, "name": "model", "slots": 96}],
+            "models": [{"model": model, "name": "model", "slots": 64}],
             # The conversation as it stands, as it was trained: without a system line of ours.
             "methods": [{"method": "raw", "order": "spec_first"}],
             "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": self.seed},
             "repeats": repeats,
-            "limits": {"concurrency": 96},
+            "limits": {"concurrency": 64},
             "controls": 0,
             # A student that begins a thought and does not end it has no answer: counted, no halt.
             "max_unscored": 1.0,

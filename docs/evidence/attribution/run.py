@@ -20,7 +20,7 @@ from typing import Any
 
 METHOD = "attributed_best_of_n"
 TOKENS = 160
-# Controls take every so-manieth test prompt: two hours of two cores would be too many.
+# Controls take every n-th test prompt: two hours of two cores would be too many.
 WRONG_BASE, CONTROL = 3, 2
 STAGES = ("dev", "layer", "test", "wrong-base", "control")
 
@@ -59,7 +59,7 @@ def ask(
     every: int = 1,
     **options: Any,
 ) -> None:
-    """Eight candidates to each (or every so-manieth) prompt of a split, scored beside the base."""
+    """Eight candidates to each prompt of a split, or to every n-th, scored beside the base."""
     prompts = out / f"prompts-{name}.jsonl"
     asked = (organisms / "texts" / f"prompts-{split}.jsonl").read_text(encoding="utf-8")
     prompts.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def ask(
     told = {
         "spec": str(Path(__file__).parents[3] / "benchmarks" / "organisms" / "spec.md"),
         "prompts": str(prompts),
-        "models": [{"model": model, "name": "model", "slots": 96}],
+        "models": [{"model": model, "name": "model", "slots": 64}],
         "methods": [method],
         "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
         "limits": {"concurrency": 16},

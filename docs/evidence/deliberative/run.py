@@ -128,10 +128,10 @@ class Runner:
         told = {
             "spec": str(SPEC),
             "prompts": str(self.out / f"prompts-{split}.jsonl"),
-            "models": [{"model": model, "name": "model", "slots": 96}],
+            "models": [{"model": model, "name": "model", "slots": 64}],
             "methods": [{"method": method, "order": "spec_first"} for method in methods],
             "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
-            "limits": {"concurrency": 96},
+            "limits": {"concurrency": 64},
             "controls": 0,
             "max_unscored": 1.0,
             "out": str(self.out / "eval" / name),
@@ -174,10 +174,10 @@ class Runner:
         for name, model in (("base", BASE), ("student", self.student)):
             told = {
                 "suites": [{"suite": "xstest", "path": str(self.xstest_folder), "half": "safe"}],
-                "models": [{"model": model, "name": "model", "slots": 96}],
+                "models": [{"model": model, "name": "model", "slots": 64}],
                 "methods": [{"method": "raw", "order": "spec_first"}],
                 "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
-                "limits": {"concurrency": 96},
+                "limits": {"concurrency": 64},
                 "judge": {"model": JUDGE, "mode": "refusal"},
                 "controls": 0,
                 "max_unscored": 1.0,
