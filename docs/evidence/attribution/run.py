@@ -72,7 +72,7 @@ def ask(
         "models": [{"model": model, "name": "model", "slots": 64}],
         "methods": [method],
         "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
-        "limits": {"concurrency": 16},
+        "limits": {"concurrency": 64},
         "controls": 0,
         "max_unscored": 1.0,
         "out": str(out / name),
