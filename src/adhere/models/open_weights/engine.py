@@ -2,16 +2,17 @@
 
 Texts that wait together are written together, so that several cost little more time than one:
 behind one prompt or, where the layers hold all that they read, behind several of about equal
-length. Each is handed over as soon as it is at its end. So are made the hidden states of answers
-to one prompt. Work is left when nobody waits for it any more: between two tokens of a text, two
-blocks of a prompt, two pieces of what is scored. Each piece of work is done with the model's
-adapter or without it.
+length. Each is handed over as soon as it is at its end, and where they hold all others take the
+places that became free. So are made the hidden states of answers to one prompt. Work is left when
+nobody waits for it any more: between two tokens of a text, two blocks of a prompt, two pieces of
+what is scored. Each piece of work is done with the model's adapter or without it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -44,6 +45,7 @@ from adhere.scorers import TokenLogprobs
 SLOTS = 8  # texts that go through the model together
 FLOAT32 = "Try dtype: float32."  # of numbers that are not finite
 _SHORT = 4096  # tokens, padding included, that go together whatever the padding
+_REFILLED = 8  # the share of the slots, as 1 / n, that must be free before others join
 
 
 class Engine:
@@ -57,6 +59,7 @@ class Engine:
         self._readers = {on: PromptReader(net, reuse=reuse_prefix) for on in (True, False)}
         self._mixes = mixes_prompts(net)
         self._waiting: deque[Job] = deque()
+        self._lock = threading.Lock()  # of what waits: texts under way are joined from the thread
         self._worker: asyncio.Task[None] | None = None
 
     async def write(
@@ -135,8 +138,10 @@ class Engine:
 
     async def close(self) -> None:
         """Give up what waits, let the work under way notice, and free the memory."""
-        while self._waiting:
-            self._waiting.popleft().done.cancel()
+        with self._lock:
+            given_up, self._waiting = self._waiting, deque()
+        for job in given_up:
+            job.done.cancel()
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait({self._worker})
@@ -146,7 +151,8 @@ class Engine:
     # ------------------------------------------------------------ the queue
 
     def _enqueue(self, job: Job) -> None:
-        self._waiting.append(job)
+        with self._lock:
+            self._waiting.append(job)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._work())
 
@@ -173,27 +179,38 @@ class Engine:
 
     def _next(self) -> list[Any]:
         """The first job that somebody waits for, with the ones that can go with it."""
-        self._waiting = deque(job for job in self._waiting if not job.done.done())
-        if not self._waiting:
-            return []
-        first: Any = self._waiting.popleft()
-        others: list[Any] = list(self._waiting)
-        jobs, longest, total = [first], first.size, first.size
-        for job in others if first.joins is not None else ():
-            if len(jobs) == self.slots:
-                break
+        with self._lock:
+            self._waiting = deque(job for job in self._waiting if not job.done.done())
+            if not self._waiting:
+                return []
+            first: Any = self._waiting.popleft()
+            if first.joins is None:
+                return [first]
+            return [first, *self._taken_with(first, [first.size], self.slots - 1)]
+
+    def _taken_with(self, first: Job, sizes: list[int], room: int) -> list[Any]:
+        """So many jobs at most that can go with one, out of those that wait; the lock is held.
+
+        `sizes`: those of all that go already.
+        """
+        found: list[Any] = []
+        left: deque[Job] = deque()
+        longest, total = max(sizes), sum(sizes)
+        for job in self._waiting:
             # Rows are padded to the longest: a short one beside a long one takes as much room.
-            room = (len(jobs) + 1) * max(longest, job.size)
+            padded = (len(sizes) + len(found) + 1) * max(longest, job.size)
             if (
-                job.joins == first.joins
-                and (self._mixes or not isinstance(job, DrawJob) or job.ids == first.ids)
-                and room <= max(_SHORT, 2 * (total + job.size))
+                len(found) < room
+                and job.joins == first.joins
+                and (self._mixes or not isinstance(job, DrawJob) or job.ids == first.ids)  # type: ignore[union-attr]
+                and padded <= max(_SHORT, 2 * (total + job.size))
             ):
-                jobs.append(job)
+                found.append(job)
                 longest, total = max(longest, job.size), total + job.size
-        taken = set(map(id, jobs))
-        self._waiting = deque(job for job in others if id(job) not in taken)
-        return jobs
+            else:
+                left.append(job)
+        self._waiting = left
+        return found
 
     def _failed(self, error: Exception) -> Exception:
         if isinstance(error, AdhereError):
@@ -220,34 +237,56 @@ class Engine:
                 self._write(jobs)
 
     def _write(self, jobs: list[DrawJob]) -> None:
-        """Write the texts, and hand over each when it is at its end."""
-        started = time.monotonic()
+        """Write the texts, and hand over each when it is at its end.
+
+        What else waits to be written joins them where others have ended, and is put into `jobs`.
+        """
         reader = self._readers[jobs[0].adapter]
-        written: list[tuple[DrawJob, Prefix, Draw]] = []
-        read: dict[tuple[int, ...], Prefix] = {}
-        for job in jobs:
-            ids, given_up = job.ids, job.done.done
-            try:
-                prefix = read.get(ids) or reader.read(ids, given_up)
-            except Abandoned:
-                continue
-            left = self.net.context - len(ids)
-            most = min(job.sampling.max_tokens or left, left)
-            # Another text behind the same prompt finds all of it read.
-            read[ids] = replace(prefix, reused=len(ids))
-            draw = Draw(job.sampling, job.seed, most, ids, job.tokens.text_behind, given_up)
-            written.append((job, prefix, draw))
+        # Not the prefixes themselves: of a batch that goes on for long they would fill the memory.
+        written: list[tuple[DrawJob, Draw, float, int]] = []
+        spare = self.slots  # texts that may yet join while work of another kind waits
+
+        def begun(jobs: Sequence[DrawJob]) -> list[tuple[Prefix, Draw]]:
+            started = time.monotonic()
+            read: dict[tuple[int, ...], Prefix] = {}
+            found: list[tuple[Prefix, Draw]] = []
+            for job in jobs:
+                ids, given_up = job.ids, job.done.done
+                try:
+                    prefix = read.get(ids) or reader.read(ids, given_up)
+                except Abandoned:
+                    continue
+                left = self.net.context - len(ids)
+                most = min(job.sampling.max_tokens or left, left)
+                # Another text behind the same prompt finds all of it read.
+                read[ids] = replace(prefix, reused=len(ids))
+                draw = Draw(job.sampling, job.seed, most, ids, job.tokens.text_behind, given_up)
+                written.append((job, draw, started, prefix.reused))
+                found.append((prefix, draw))
+            return found
+
+        def more(places: Sequence[int]) -> list[tuple[Prefix, Draw]]:
+            nonlocal spare
+            room = self.slots - len(places)
+            # Each time some join, all that is there is copied once.
+            if not self._mixes or not places or room < max(1, self.slots // _REFILLED):
+                return []
+            sizes = [len(written[p][0].ids) + len(written[p][1].tokens) for p in places]
+            with self._lock:
+                others = any(job.joins != jobs[0].joins for job in self._waiting)
+                found = self._taken_with(jobs[0], sizes, min(room, spare) if others else room)
+            spare -= len(found) if others else 0
+            jobs.extend(found)
+            return begun(found)
 
         def ended(place: int) -> None:
-            job, prefix, draw = written[place]
+            job, draw, started, reused = written[place]
             seconds = time.monotonic() - started
-            _hand_over(
-                job, self._completion(job.tokens, draw, seconds, len(prefix.ids), prefix.reused)
-            )
+            _hand_over(job, self._completion(job.tokens, draw, seconds, len(job.ids), reused))
 
-        if written:
-            _, prefixes, draws = zip(*written, strict=True)
-            write(self.net, prefixes, draws, ended)
+        if first := begun(jobs):
+            prefixes, draws = zip(*first, strict=True)
+            write(self.net, prefixes, draws, ended, more)
 
     def _completion(
         self, tokens: ChatTokens, draw: Draw, seconds: float, prompt: int, cached: int

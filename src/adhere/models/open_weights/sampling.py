@@ -14,6 +14,7 @@ from typing import Any
 
 from adhere.chat import Sampling
 from adhere.errors import BadInput, Garbage
+from adhere.models.open_weights.batch import Batch
 from adhere.models.open_weights.dice import choose, new_dice
 from adhere.models.open_weights.forward import GivenUp, Prefix, forward, holds_all
 from adhere.models.open_weights.loading import Loaded
@@ -137,36 +138,64 @@ def write(
     prefixes: Sequence[Prefix],
     draws: Sequence[Draw],
     ended: Callable[[int], None] = lambda place: None,
+    more: Callable[[Sequence[int]], Sequence[tuple[Prefix, Draw]]] = lambda places: (),
 ) -> None:
     """Write all draws to their ends, one token each at a time; each has its prefix.
 
     `ended` is told the place of each draw as soon as it is at its end. A draw that is given up is
-    left as it is, and the others go on. Prefixes may differ where `mixes_prompts`.
+    left as it is, and the others go on. `more` is told which places are still being written, and
+    gives draws that take what has become free: they have the places behind all others. Prefixes
+    may differ, and others may join, where `mixes_prompts`.
     """
     torch: Any = import_module("torch")
-    active = list(range(len(draws)))
-    cache, behind = _side_by_side(net, prefixes)
-    logits = torch.stack([prefix.logits for prefix in prefixes])
-    while True:
-        chosen = _take(logits.float().cpu(), [draws[place] for place in active], net.ends)
-        for place in active:
+    draws = list(draws)
+
+    def first_tokens(prefixes: Sequence[Prefix], places: Sequence[int]) -> dict[int, int]:
+        """The first token of each draw that goes on behind it, by its number here."""
+        logits = torch.stack([prefix.logits for prefix in prefixes])
+        return taken(logits, places)
+
+    def taken(logits: Any, places: Sequence[int]) -> dict[int, int]:
+        chosen = _take(logits.float().cpu(), [draws[place] for place in places], net.ends)
+        for place in places:
             if draws[place].finish:
                 ended(place)
-        going = [
-            row
-            for row, place in enumerate(active)
+        return {
+            row: chosen[row]
+            for row, place in enumerate(places)
             if not draws[place].finish and not draws[place].given_up()
-        ]
-        if not going:
+        }
+
+    active = list(range(len(draws)))
+    going = first_tokens(prefixes, active)
+    batch = Batch(net, [prefixes[row] for row in going]) if going else None
+    active = [active[row] for row in going]
+    tokens = list(going.values())
+    while True:
+        while fresh := more(active):
+            start = len(draws)
+            draws += [draw for _, draw in fresh]
+            places = list(range(start, len(draws)))
+            going = first_tokens([prefix for prefix, _ in fresh], places)
+            joining = [fresh[row][0] for row in going]
+            if joining and batch is not None:
+                batch.join(joining)
+            elif joining:
+                batch = Batch(net, joining)
+            active += [places[row] for row in going]
+            tokens += going.values()
+        if batch is None or not active:
             return
-        if len(going) < len(active):
-            rows = torch.tensor(going, device=net.device)
-            cache.batch_select_indices(rows)
-            behind = behind and behind.select(rows)
-            active = [active[row] for row in going]
-        step = torch.tensor([[chosen[row]] for row in going])
-        more = behind.next() if behind else {}
-        logits = forward(net, step, cache, last_only=True, **more)[:, -1]
+        told = batch.next()
+        step = torch.tensor([[token] for token in tokens])
+        logits = forward(net, step, batch.cache, last_only=True, **told)[:, -1]
+        going = taken(logits, active)
+        if 0 < len(going) < len(active):
+            batch.select(list(going))
+        elif not going:
+            batch = None
+        active = [active[row] for row in going]
+        tokens = list(going.values())
 
 
 def _take(logits: Any, draws: Sequence[Draw], ends: frozenset[int]) -> list[int]:
@@ -183,45 +212,3 @@ def _take(logits: Any, draws: Sequence[Draw], ends: frozenset[int]) -> list[int]
         else:
             draw.fail()
     return chosen
-
-
-@dataclass
-class _Behind:
-    """Where rows stand whose prompts differ in length: `mask` [rows, n] and `lengths` [rows]."""
-
-    mask: Any
-    lengths: Any
-
-    def select(self, rows: Any) -> _Behind:
-        """Those rows."""
-        return _Behind(self.mask[rows], self.lengths[rows])
-
-    def next(self) -> dict[str, Any]:
-        """What the model is told with one more token of each row."""
-        self.mask = import_module("torch").nn.functional.pad(self.mask, (0, 1), value=1)
-        told = {"attention_mask": self.mask, "position_ids": self.lengths[:, None]}
-        self.lengths = self.lengths + 1
-        return told
-
-
-def _side_by_side(net: Loaded, prefixes: Sequence[Prefix]) -> tuple[Any, _Behind | None]:
-    """One cache with a row for each prefix, padded on the left where prompts differ."""
-    first = prefixes[0]
-    if all(prefix.ids == first.ids for prefix in prefixes):
-        return first.expanded(len(prefixes)), None
-    torch: Any = import_module("torch")
-    lengths = [len(prefix.ids) for prefix in prefixes]
-    longest = max(lengths)
-
-    def stacked(parts: Sequence[Any]) -> Any:
-        pad = torch.nn.functional.pad
-        return torch.cat([pad(part, (0, 0, longest - part.shape[2], 0)) for part in parts])
-
-    cache = import_module("transformers").DynamicCache(config=net.model.config)
-    for number in range(len(first.cache.layers)):
-        layers = [prefix.cache.layers[number] for prefix in prefixes]
-        keys, values = ([getattr(layer, name) for layer in layers] for name in ("keys", "values"))
-        cache.update(stacked(keys), stacked(values), number)
-    places = torch.arange(longest, device=net.device)
-    ends = torch.tensor(lengths, device=net.device)
-    return cache, _Behind((places >= longest - ends[:, None]).long(), ends)
