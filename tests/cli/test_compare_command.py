@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 import yaml
 
+from support.command import run_here
 from support.fake_server import FakeServer, Reply
 
 SPEC = """\
@@ -30,8 +29,7 @@ CI = Path(__file__).parents[2] / "examples" / "ci"
 
 
 def adhere(*args, cwd):
-    command = [sys.executable, "-m", "adhere", *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return run_here(*args, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from experiments.test_game_run import SPEC, TEXTS, policy
+from support.command import run_here
 from support.fake_server import FakeServer, Reply
 from support.judging import is_judging, joint_reply
 from support.probing import is_probe
 
 
 def adhere(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "adhere", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**ENV, "COLUMNS": "100"}
-    )
+    return run_here(*arguments, cwd=cwd, env={**ENV, "COLUMNS": "100"})
 
 
 ENV = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}

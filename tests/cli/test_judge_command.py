@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from support.command import run_here
 from support.fake_server import FakeServer
 from support.judging import judge_handler
 from support.runs import SPEC
 
 
 def adhere(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "adhere", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return run_here(*arguments, cwd=cwd)
 
 
 def decide(rule: str, answer: str) -> str:

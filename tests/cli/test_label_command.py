@@ -22,6 +22,7 @@ import yaml
 from adhere.experiments.labeling import import_labels, labels_path, open_sample
 from adhere.reporting.label_page import render_label_page
 from adhere.suites.labels_file import read_labels
+from support.command import run_here
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
@@ -66,10 +67,7 @@ def run(tmp_path):
 
 
 def adhere(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "adhere", "label", *map(str, args)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    return run_here("label", *args)
 
 
 def clear_error(done, *words):

@@ -211,7 +211,7 @@ def converse(url: str, key: str, number: int) -> list[tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize(("reuse", "count"), [(True, 8), (False, 2)])
+@pytest.mark.parametrize(("reuse", "count"), [(True, 4), (False, 1)])
 async def test_a_growing_prompt_is_read_once(weights: Weights, reuse: bool, count: int) -> None:
     """Conversations side by side, a slot for each, all with one long beginning."""
     async with server(weights, slots=count, reuse_prefix=reuse) as running:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 
 from reporting import judged_samples, report_samples
+from support.command import run_here
 
 
 def adhere(*args):
-    command = [sys.executable, "-m", "adhere", "report", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run_here("report", *args)
 
 
 def test_it_writes_the_page_and_says_how_large_it_is(tmp_path):
