@@ -283,3 +283,69 @@ def test_a_file_may_call_them_rows(tmp_path):
     file.write_text("model: weights:m\nrows: a.jsonl\npairs: b.jsonl\nout: o\n")
     with pytest.raises(BadInput, match="both rows and pairs"):
         read_train_plan(file, {})
+
+
+# ---------------------------------------------------------------- on from an adapter
+
+
+def tensors_of(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_an_adapter_is_trained_on_and_the_new_one_says_from_which(plan, tmp_path):
+    first = run(plan(out=tmp_path / "first", max_steps=3))
+    again = f"weights:{first.model}"
+    second = run(plan(model=again, out=tmp_path / "second", max_steps=3, seed=1))
+    begun, moved = tensors_of(first.model), tensors_of(second.model)
+    assert begun.keys() == moved.keys()
+    assert any(float((moved[name] - begun[name]).abs().max()) > 1e-5 for name in begun)
+    assert steps_of(second)[0].loss < steps_of(first)[0].loss
+    assert second.base_digest == first.base_digest
+    note = json.loads((second.model / "adhere.json").read_text())
+    assert note["base_digest"] == first.base_digest
+    assert len(note["training"]["began_as"]) == 64
+    assert "lora" not in note["training"]
+    # A finished one is told, and another adapter is another training.
+    assert run(plan(model=again, out=tmp_path / "second", max_steps=3, seed=1)).steps == 3
+    third = run(plan(out=tmp_path / "third", max_steps=2))
+    with pytest.raises(BadInput, match="adapter: the training has"):
+        run(plan(model=f"weights:{third.model}", out=tmp_path / "second", max_steps=3, seed=1))
+
+
+def test_an_adapter_trained_on_in_two_starts_is_the_one_trained_at_once(plan, tmp_path):
+    first = run(plan(out=tmp_path / "first", max_steps=2))
+    again = f"weights:{first.model}"
+
+    class Enough(Exception):
+        pass
+
+    from adhere.training.steps import Silent
+
+    class Killer(Silent):
+        def step(self, log):
+            if log.step == 3:
+                raise Enough
+
+    whole = run(plan(model=again, out=tmp_path / "whole", max_steps=4, save_every=2))
+    with pytest.raises(Enough):
+        run(plan(model=again, out=tmp_path / "cut", max_steps=4, save_every=2), progress=Killer())
+    cut = run(plan(model=again, out=tmp_path / "cut", max_steps=4, save_every=2))
+    assert cut.resumed_at == 2
+    one, other = tensors_of(whole.model), tensors_of(cut.model)
+    assert all(bool((one[name] == other[name]).all()) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"objective": "dpo"}, "found an adapter and the objective dpo"), ({"tune": "full"}, "full")],
+)
+def test_an_adapter_is_trained_on_by_sft_alone(plan, tmp_path, material, changes, said):
+    first = run(plan(out=tmp_path / "first", max_steps=1))
+    fields = {"model": f"weights:{first.model}", "out": tmp_path / "second", **changes}
+    if "objective" in changes:
+        write_pairs(tmp_path / "pairs.jsonl")
+        fields |= {"pairs": tmp_path / "pairs.jsonl", "recipe": "pairs"}
+    with pytest.raises(BadInput, match=said):
+        run(plan(**fields))

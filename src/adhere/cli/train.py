@@ -44,7 +44,8 @@ def train(
         str | None,
         Parameter(
             name=["--model", "-m"],
-            help="weights:NAME of `adhere models list`, or weights:FOLDER of safetensors",
+            help="weights:NAME of `adhere models list`, or weights:FOLDER of safetensors or of "
+            "an adapter, which is then trained on (sft, grpo)",
         ),
     ] = None,
     out: Annotated[Path | None, Parameter(help="folder of the training")] = None,

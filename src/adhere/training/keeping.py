@@ -10,10 +10,11 @@ from adhere.errors import BadInput
 from adhere.models.open_weights.adapters import AdapterNote, SpecNote
 from adhere.training.checkpoints import OPTIMIZER_FILE, TRAINED_FILE, Checkpoint, load_tensors
 from adhere.training.folder import LOG_FILE, read_logs
-from adhere.training.loading import Base, Net
+from adhere.training.loading import Net
 from adhere.training.optimizing import load_state
 from adhere.training.plan import TrainPlan
 from adhere.training.processes import like, whole
+from adhere.training.starting import Start
 from adhere.training.stepping import Stepper
 
 _PLACES = {"out", "pairs", "spec", "reference_folder", "model"}  # where things lay on this machine
@@ -60,7 +61,7 @@ def spec_note(plan: TrainPlan) -> SpecNote | None:
 
 
 def adapter_note(
-    plan: TrainPlan, stepper: Stepper, base: Base, spec: SpecNote | None, steps: int
+    plan: TrainPlan, stepper: Stepper, start: Start, spec: SpecNote | None, steps: int
 ) -> AdapterNote:
     """What `adhere.json` beside the model says. It names no path but that of a base folder."""
     logs = read_logs(plan.out / LOG_FILE)
@@ -72,9 +73,12 @@ def adapter_note(
         "held_out": stepper.pairs.n_dev,
         "loss": next((log.loss for log in reversed(logs) if log.split == "train"), None),
     }
+    if start.adapter is not None:
+        told["began_as"] = start.adapter_digest
+        del told["lora"]  # the adapter's own, in its configuration
     return AdapterNote(
-        base=base.name,
-        base_digest=base.digest,
+        base=start.base.name,
+        base_digest=start.base.digest,
         kind="adapter" if stepper.net.adapter else "model",
         spec=spec,
         training=told,

@@ -99,7 +99,7 @@ def check_plan(plan: TrainPlan, processes: Processes) -> None:
     if not plan.model.startswith(PREFIX):
         raise BadInput(
             f"model: found {plan.model!r:.100}; expected {PREFIX}NAME of `adhere models list`, or "
-            f"{PREFIX}FOLDER of safetensors",
+            f"{PREFIX}FOLDER of safetensors or of an adapter",
             hint="Only open weights can be trained; a server's model can write or judge the pairs.",
         )
     if plan.tune == "qlora":
@@ -166,7 +166,7 @@ def open_net(plan: TrainPlan, base: Base, processes: Processes) -> Net:
     model = loaded.model
     for parameter in model.parameters():
         parameter.requires_grad_(full)
-    _without_dropout(model)
+    without_dropout(model)
     if not full:
         model = _with_adapter(plan, model, base)
     if plan.checkpoint_layers and hasattr(model.config, "use_cache"):
@@ -197,7 +197,7 @@ def quiet() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def _without_dropout(model: Any) -> None:
+def without_dropout(model: Any) -> None:
     """Dropout of the base off: with it, the policy would differ from its reference at once.
 
     Models keep their rates in layers of dropout, in numbers of their modules and in their

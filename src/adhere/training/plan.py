@@ -38,7 +38,10 @@ class TrainPlan(_Strict):
     one answer to learn in place of pairs (`completions.py`).
     """
 
-    model: str = Field(description="weights:NAME of the catalog, or weights:FOLDER of safetensors")
+    model: str = Field(
+        description="weights:NAME of the catalog, or weights:FOLDER of safetensors or of an "
+        "adapter, which is then trained on (sft)"
+    )
     pairs: Path = Field(
         description="preference pairs, or rows with one answer to learn: JSON lines or Parquet, as "
         "TRL reads them"

@@ -26,7 +26,7 @@ from adhere.training.exactness import check_exact
 from adhere.training.folder import CHECKPOINTS, MODEL, TrainFolder, identity_of, read_record
 from adhere.training.keeping import adapter_note, load_checkpoint, spec_note, trained_tensors
 from adhere.training.lineage import spec_of
-from adhere.training.loading import Base, Net, check_plan, find_base, machine, open_net
+from adhere.training.loading import Base, Net, check_plan, machine
 from adhere.training.log_probs import PairScorer
 from adhere.training.optimizing import make_optimizer, state_tensors
 from adhere.training.plan import TrainPlan
@@ -35,6 +35,7 @@ from adhere.training.processes import Processes, open_processes
 from adhere.training.referencing import references_of
 from adhere.training.result import Trained, trained_from
 from adhere.training.saving import save_model
+from adhere.training.starting import Start, check_start, find_start, open_start
 from adhere.training.stepping import Stepper
 from adhere.training.steps import Progress, Silent, StepLog
 
@@ -111,9 +112,13 @@ class _Training:
         self.folder = self.processes.on_main(
             lambda: self._stack.enter_context(TrainFolder(plan.out))
         )
-        base = find_base(plan, self.processes, self.progress.note)
+        start = find_start(plan, self.processes, self.progress.note)
+        base = start.base
         dtype = resolve_dtype(plan.dtype)
         asked = identity_of(plan, dtype=dtype, rows=rows.digest, base=base.digest)
+        if start.adapter is not None:
+            asked["adapter"] = start.adapter_digest
+            del asked["lora"]  # it has its own
         if plan.objective == "auto":
             del asked["objective"]  # it may be what the record has
         if self.processes.number(lambda: self._is_done(asked)):
@@ -130,8 +135,9 @@ class _Training:
         objective, why = self._objective(rows)
         if why:
             self.note(f"objective: {why}")
+        check_start(plan, start, objective)
         self.progress.note(f"loading {plan.model}")
-        net = open_net(plan, base, self.processes)
+        net = open_start(plan, start, self.processes)
         pairs = Pairs(plan, rows, net.loaded, self.progress.note)
         for text in pairs.notes:
             self.note(text)
@@ -142,11 +148,11 @@ class _Training:
         }
         record = self.processes.on_main(
             lambda: self._on_disk().claim(
-                {**asked, **settled}, self._facts(rows, base, net, pairs, why)
+                {**asked, **settled}, self._facts(rows, start, net, pairs, why)
             )
         )
         stepper = self._stepper(objective, base, net, pairs)
-        self._go(stepper, base, record or {})
+        self._go(stepper, start, record or {})
         return self._told()
 
     # ------------------------------------------------------------ before the first step
@@ -168,12 +174,13 @@ class _Training:
             self.plan, rows, self.progress.note, may_sample=self.processes.world == 1
         )
 
-    def _facts(self, rows: Rows, base: Base, net: Net, pairs: Pairs, why: str) -> dict[str, Any]:
+    def _facts(self, rows: Rows, start: Start, net: Net, pairs: Pairs, why: str) -> dict[str, Any]:
         """What the record says besides the identity."""
         return {
             "plan": self.plan.model_dump(mode="json"),
-            "base": base.name,
-            "base_digest": base.digest,
+            "base": start.base.name,
+            "base_digest": start.base.digest,
+            "adapter_digest": start.adapter_digest,
             "rows_digest": rows.digest,
             "pairs": pairs.n_train,
             "held_out": pairs.n_dev,
@@ -221,7 +228,7 @@ class _Training:
 
     # ------------------------------------------------------------ the steps
 
-    def _go(self, stepper: Stepper, base: Base, record: Mapping[str, Any]) -> None:
+    def _go(self, stepper: Stepper, start: Start, record: Mapping[str, Any]) -> None:
         plan, pairs, net = self.plan, stepper.pairs, stepper.net
         an_epoch = pairs.steps_an_epoch
         steps = planned_steps(plan, an_epoch)
@@ -243,7 +250,7 @@ class _Training:
         trained = trained_tensors(net, keep=self.processes.main)
         self.processes.on_main(
             lambda: save_model(
-                plan.out / MODEL, net, trained, adapter_note(plan, stepper, base, self.spec, steps)
+                plan.out / MODEL, net, trained, adapter_note(plan, stepper, start, self.spec, steps)
             )
         )
         result = {"steps": steps, "notes": self.notes, "resumed_at": done}

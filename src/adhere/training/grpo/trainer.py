@@ -34,17 +34,17 @@ from adhere.training.folder import CHECKPOINTS, LOG_FILE, MODEL, TrainFolder
 from adhere.training.grpo.asking import Rewarder, check_judge
 from adhere.training.grpo.done import check_rewarded
 from adhere.training.grpo.plan import OPERATIONAL, GrpoPlan, as_training
-from adhere.training.grpo.policy import Policy, find_policy, open_policy
 from adhere.training.grpo.prompts import Asked, cases_digest, order_of, read_cases, steps_of
 from adhere.training.grpo.result import GrpoTrained, grpo_trained_from
 from adhere.training.grpo.rewards import Grader, Tally, rewarded_spec
 from adhere.training.grpo.steps import GrpoLog, GrpoProgress, Silent, append_log, cut_back
 from adhere.training.grpo.with_trl import make_trainer, silenced
 from adhere.training.keeping import trained_tensors
-from adhere.training.loading import PREFIX, Net, machine
+from adhere.training.loading import PREFIX, Net, machine, without_dropout
 from adhere.training.optimizing import load_state, make_optimizer, state_tensors
 from adhere.training.processes import Processes, open_processes
 from adhere.training.saving import save_model
+from adhere.training.starting import Start, find_start, open_start
 
 PACKAGES = (
     "torch", "transformers", "peft", "accelerate", "numpy", "safetensors", "trl", "datasets"
@@ -146,8 +146,8 @@ class _Training:
         cases, spec = check_grpo(plan)
         # Here at the earliest: files that cannot be read leave no folder behind.
         folder = self._stack.enter_context(TrainFolder(plan.out))
-        policy = find_policy(plan, self.processes, self.progress.note)
-        asked = self._identity(policy, cases, spec)
+        start = find_start(as_training(plan), self.processes, self.progress.note)
+        asked = self._identity(start, cases, spec)
         record = folder.check(asked)
         if record is not None and "result" in record and (plan.out / MODEL).is_dir():
             check_rewarded(plan, spec, record)
@@ -156,36 +156,36 @@ class _Training:
         rewarder = self._stack.enter_context(Rewarder(plan, spec, self.progress.note))
         self._stack.enter_context(machine(self.processes, self.progress.note))
         self.progress.note(f"loading {plan.model}")
-        net = open_policy(plan, policy, self.processes)
-        prompts = Asked(plan, cases, net.loaded, policy.base.name)
+        net = open_start(as_training(plan), start, self.processes)
+        # An adapter's own too: an answer is to be as likely in the step as when it was sampled.
+        without_dropout(net.model)
+        prompts = Asked(plan, cases, net.loaded, start.base.name)
         assert rewarder.grader is not None
         if left := rewarder.grader.undecided:
             self.note(f"the reward leaves {len(left)} rules open: {', '.join(left)[:200]}")
         folder.claim(
             {**asked, "template": prompts.template, "rewarded_by": rewarder.identity},
-            self._facts(policy, cases, spec, net, rewarder),
+            self._facts(start, cases, spec, net, rewarder),
         )
-        self._go(folder, policy, spec, net, prompts, rewarder)
+        self._go(folder, start, spec, net, prompts, rewarder)
         return grpo_trained_from(plan)
 
-    def _identity(
-        self, policy: Policy, cases: Sequence[Case], spec: Specification
-    ) -> dict[str, Any]:
+    def _identity(self, start: Start, cases: Sequence[Case], spec: Specification) -> dict[str, Any]:
         settings = self.plan.model_dump(mode="json", exclude=set(OPERATIONAL))
-        if policy.adapter is not None:
+        if start.adapter is not None:
             settings.pop("lora")  # it has its own
         return {
             **settings,
             "dtype": resolve_dtype(self.plan.dtype),
-            "base": policy.base.digest,
-            "adapter": policy.adapter_digest,
+            "base": start.base.digest,
+            "adapter": start.adapter_digest,
             "prompts": cases_digest(cases),
             "spec": spec.digest,
         }
 
     def _facts(
         self,
-        policy: Policy,
+        start: Start,
         cases: Sequence[Case],
         spec: Specification,
         net: Net,
@@ -193,9 +193,9 @@ class _Training:
     ) -> dict[str, Any]:
         return {
             "plan": self.plan.model_dump(mode="json"),
-            "base": policy.base.name,
-            "base_digest": policy.base.digest,
-            "adapter_digest": policy.adapter_digest,
+            "base": start.base.name,
+            "base_digest": start.base.digest,
+            "adapter_digest": start.adapter_digest,
             "prompts": len(cases),
             "steps": steps_of(self.plan, len(cases)),
             "trained_parameters": net.trained_parameters,
@@ -211,7 +211,7 @@ class _Training:
     def _go(
         self,
         folder: TrainFolder,
-        policy: Policy,
+        start: Start,
         spec: Specification,
         net: Net,
         prompts: Asked,
@@ -255,7 +255,7 @@ class _Training:
         elif found is not None:
             self._resume(found, parameters, optimizer)
         trained = trained_tensors(net, keep=True)
-        save_model(plan.out / MODEL, net, trained, self._adapter_note(policy, spec, steps))
+        save_model(plan.out / MODEL, net, trained, self._adapter_note(start, spec, steps))
         folder.finish({"steps": steps, "notes": self.notes, "resumed_at": done})
 
     def _log(self, step: int, logs: Mapping[str, Any], seconds: float, prompts: int) -> GrpoLog:
@@ -310,16 +310,16 @@ class _Training:
             ) from None
         self.note(f"going on from the checkpoint of step {found.step}")
 
-    def _adapter_note(self, policy: Policy, spec: Specification, steps: int) -> AdapterNote:
+    def _adapter_note(self, start: Start, spec: Specification, steps: int) -> AdapterNote:
         told = self.plan.model_dump(
             mode="json", exclude={"out", "prompts", "spec", "model", "judge"}
         )
         return AdapterNote(
-            base=policy.base.name,
-            base_digest=policy.base.digest,
+            base=start.base.name,
+            base_digest=start.base.digest,
             kind="adapter",
             spec=_spec_note(spec),
-            training={**told, "steps": steps, "began_as": policy.adapter_digest or None},
+            training={**told, "steps": steps, "began_as": start.adapter_digest or None},
         )
 
 
