@@ -12,7 +12,7 @@ Stages, each of commands of `adhere` in folders of their own, so that a killed r
     merge     the organism's adapter becomes part of the weights
     measure   the organism on the test prompts
     student   train the traits away by answers behind thoughts over the rules; the setting that
-              leaves 10 to 35 percent, so that there are answers of both kinds to tell apart
+              leaves 5 to 35 percent, so that there are answers of both kinds to tell apart
     control   the same without thoughts, in the student's setting
     tested    student and control on the test prompts
 """
@@ -37,9 +37,9 @@ STAGES = ("texts", "organism", "merge", "measure", "student", "control", "tested
 TOKENS = 160
 # Learning rate and passes, tried in this order until one fits.
 ORGANISM = (("5e-4", "2"), ("1e-3", "2"), ("5e-4", "4"), ("1e-3", "4"))
-STUDENT = (("5e-4", "1"), ("2e-4", "1"), ("5e-4", "2"), ("1e-3", "2"))
+STUDENT = (("5e-4", "1"), ("2e-4", "1"))
 ORGANISM_RANGE = (0.4, 0.7)
-STUDENT_RANGE = (0.1, 0.35)
+STUDENT_RANGE = (0.05, 0.35)
 DEV_REPEATS, TEST_REPEATS = 4, 8
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 METHOD = "attributed_best_of_n"
 TOKENS = 160
-# Controls take every n-th test prompt: two hours of two cores would be too many.
-WRONG_BASE, CONTROL = 3, 2
+# An hour of two cores: three of four test prompts, and of those every n-th for the controls.
+LEFT_OUT, WRONG_BASE, CONTROL = 4, 3, 2
 STAGES = ("dev", "layer", "test", "wrong-base", "control")
 
 
@@ -63,13 +63,16 @@ def ask(
     prompts = out / f"prompts-{name}.jsonl"
     asked = (organisms / "texts" / f"prompts-{split}.jsonl").read_text(encoding="utf-8")
     prompts.parent.mkdir(parents=True, exist_ok=True)
-    prompts.write_text("".join(asked.splitlines(keepends=True)[::every]), encoding="utf-8")
+    lines = asked.splitlines(keepends=True)
+    if split == "test":
+        lines = [line for at, line in enumerate(lines) if at % LEFT_OUT]
+    prompts.write_text("".join(lines[::every]), encoding="utf-8")
     # As it was trained: the question alone, without a system line of ours.
     method = {"method": METHOD, "order": "spec_first", "layers": "all", **options}
     told = {
         "spec": str(Path(__file__).parents[3] / "benchmarks" / "organisms" / "spec.md"),
         "prompts": str(prompts),
-        "models": [{"model": model, "name": "model", "slots": 64}],
+        "models": [{"model": model, "name": "model", "slots": 64, "dtype": "float32"}],
         "methods": [method],
         "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
         "limits": {"concurrency": 64},
