@@ -28,7 +28,7 @@ _PACKAGE = Path(__file__).parent
 BUILT_IN = tuple(_PACKAGE / layer / "prompts" for layer in ("methods", "judging"))
 JUDGE = "judge/"  # where the judges' prompts stand
 # Those of graders and recipes, which decide no method's answer.
-OTHERS = ("grading/", "clair/", "deliberative/", "pair/", "rubric/")
+OTHERS = ("grading/", "clair/", "deliberative/", "iteralign/", "pair/", "rubric/")
 
 
 def enclosed(text: str, tag: str) -> str:

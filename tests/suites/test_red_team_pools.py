@@ -76,6 +76,13 @@ def test_a_transcript_gives_a_prompt_for_each_turn_of_the_person(tmp_path):
     assert (len(first.messages), len(last.messages)) == (1, 3)
 
 
+def test_a_conversation_may_stay_the_text_it_is(tmp_path):
+    file = lines(tmp_path / "hh.jsonl", [{"transcript": TWO_TURNS}])
+    [first, second] = load_suite("hh_rlhf", path=file, form="transcript").cases
+    assert first.messages[0].text == f"\n\nHuman: {SECRET}\n\nAssistant:"
+    assert second.messages[0].text == TWO_TURNS.removesuffix(" No.")
+
+
 def test_a_pair_is_read_up_to_where_its_sides_part(tmp_path):
     one = TWO_TURNS.replace("No.", "Not this.")
     two = TWO_TURNS.replace("No.", "Never that.\n\nHuman: and this?")

@@ -46,7 +46,9 @@ GROWING = (
 )  # parts of the identity to which a run may add
 
 # Models of a run besides its policies, by their place in its record.
-MODEL_ROLES = ("judge", "reward", "probe", "base", "reviser", "attacker", "rater")
+MODEL_ROLES = (
+    "judge", "reward", "probe", "base", "reviser", "attacker", "rater", "oracle",
+)  # fmt: skip
 
 Key = tuple[str, str, str, str, int]  # suite, case, model, method, repeat
 

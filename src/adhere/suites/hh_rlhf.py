@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,6 +36,11 @@ class HHConfig(AttackConfig):
 
     turns: Literal["all", "first", "last"] = Field(
         "all", description="a prompt for each turn of the person, or for one of them"
+    )
+    form: Literal["messages", "transcript"] = Field(
+        "messages",
+        description="transcript: one message with the text as it is, ending in `Assistant:` (as "
+        "IterAlign's released script asks)",
     )
 
 
@@ -67,7 +72,10 @@ class HHRlhf:
                 name = f"hh-{number:05d}-{turn}"
                 found.append((Attack(messages[-1].text, name, len(found), wrong), messages))
         taken = {attack.number for attack in drawn([a for a, _ in found], config, str(file))}
-        cases = tuple(Case(a.group, m, a.label) for a, m in found if a.number in taken)
+        shown: Callable[[Sequence[Message]], tuple[Message, ...]] = (
+            transcript_of if config.form == "transcript" else tuple
+        )
+        cases = tuple(Case(a.group, shown(m), a.label) for a, m in found if a.number in taken)
         notes = (f"{again} prompts stood there a second time",) if again else ()
         spec = attack_spec(config.scored_by)
         return [Suite(self.name, cases, spec, str(file), notes=notes, harmful=True)]
@@ -88,6 +96,13 @@ def turns_of(text: str) -> list[Message]:
         if said:
             out.append(user(said) if mark.group(1) == "Human" else assistant(said))
     return out
+
+
+def transcript_of(turns: Sequence[Message]) -> tuple[Message, ...]:
+    """The turns as one message in the layout of the data, with an open turn of the assistant."""
+    names = {"user": "Human", "assistant": "Assistant"}
+    said = "".join(f"\n\n{names[turn.role]}: {turn.text}" for turn in turns)
+    return (user(f"{said}\n\nAssistant:"),)
 
 
 def _prompts(text: str, which: str, wrong: Wrong) -> list[tuple[Message, ...]]:

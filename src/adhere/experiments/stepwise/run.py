@@ -119,6 +119,8 @@ class StepwiseRun(ABC, Generic[InputsT]):
             with until_its_end(folder) as ending:
                 if to_do:
                     await self._models(folder, record, loop, keys)
+                elif not keys:  # a run of nothing is one too: its files say so
+                    folder.claim(record)
             summary = self._finish(folder, loop, keys, ending.why, worked=bool(to_do))
             ending.pass_on()
         return self._result(summary, ending.error, did_nothing=not to_do)
