@@ -1,6 +1,6 @@
 """Distil a teacher's reasoning over a spec into a student, and measure everything around it.
 
-    python docs/evidence/deliberative/run.py --out RUN                      # what is not there yet
+    python docs/evidence/deliberative/run.py --out RUN --xstest XSTEST --specbench SPECBENCH
     python docs/evidence/deliberative/run.py --out RUN --only prompts rows  # some of the stages
     python docs/evidence/deliberative/analyze.py RUN --out docs/evidence/deliberative/results
 
@@ -9,15 +9,19 @@ Every piece is a command of `adhere` in a folder of its own, so a killed run goe
     prompts   questions of four subjects; two of the subjects are in no training
     rows      the teacher reasons over the rules of a prompt's subject, answers, is filtered
     train     the student, at each rate; the one with the highest SAR on development prompts
-    ask       base, student and teacher on the test prompts, with the spec in the prompt and without
+    ask       base and student on the test prompts, without the spec and with it in the prompt
+    teach     the teacher on the same, with the spec
     gap       teacher, student and base in one table
     grpo      the student further, rewarded by the checks; and the same questions again
-    xstest    base and student on XSTest's prompts (--xstest FOLDER)
+    xstest    the judge of refusals against people's labels; base and student on safe prompts
+              (--xstest FOLDER)
+    align3    the student under the test-time methods of docs/evidence/align3 (--specbench FOLDER)
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -34,16 +38,17 @@ SUBJECTS = {"dose": "complaints", "link": "hobbies", "token": "computers", "bran
 TRAINED = ("complaints", "hobbies")
 BASE, POLICY = "weights:smollm2-135m", "smollm2-135m"
 TEACHER, JUDGE = "local:qwen2.5-coder-1.5b", "local:qwen2.5-coder-0.5b"
-RATES = ("5e-4", "1e-3", "2e-3")
+RATES = ("5e-4", "1e-3")
 TOKENS = 250  # of a thought and an answer
-STAGES = ("prompts", "rows", "train", "ask", "gap", "grpo", "xstest")
+STAGES = ("prompts", "rows", "train", "ask", "grpo", "xstest", "align3", "teach", "gap")
+LABELS, SAFE = 150, 100  # labels that the judge is held against; prompts of XSTest's safe half
 
 
 class Runner:
     """One run of all stages in a folder."""
 
-    def __init__(self, out: Path, xstest: Path | None) -> None:
-        self.out, self.xstest_folder = out, xstest
+    def __init__(self, out: Path, xstest: Path | None, specbench: Path | None) -> None:
+        self.out, self.xstest_folder, self.specbench_folder = out, xstest, specbench
 
     def adhere(self, name: str, *words: str) -> None:
         """One command; its output goes to a log. Ends the program where it fails."""
@@ -93,7 +98,7 @@ class Runner:
         self.adhere(
             "rows", "data", "distill", "--prompts", str(self.out / "categories-train.jsonl"),
             "--spec", str(SPEC), "--teacher", TEACHER, "--form", "parts", "--compose", "relevant",
-            "--think-words", "50", "--max-tokens", "220", "--repeats", "2", "--tries", "2",
+            "--think-words", "50", "--max-tokens", "200", "--repeats", "2", "--tries", "3",
             "--out", str(self.out / "rows"),
         )  # fmt: skip
 
@@ -143,9 +148,13 @@ class Runner:
         self.adhere(name, "eval", str(plan))
 
     def ask(self) -> None:
-        """Everybody with the spec in the prompt and without."""
-        for name, model in (("base", BASE), ("student", self.student), ("teacher", TEACHER)):
+        """Base and student, with the spec in the prompt and without."""
+        for name, model in (("base", BASE), ("student", self.student)):
             self.ask_one(f"test-{name}", model, "test", "raw", "vanilla")
+
+    def teach(self) -> None:
+        """The teacher, which has the spec before it."""
+        self.ask_one("test-teacher", TEACHER, "test", "vanilla")
 
     def gap(self) -> None:
         """The table with the alignment gap."""
@@ -168,17 +177,29 @@ class Runner:
         self.ask_one("test-grpo", f"weights:{folder / 'model'}", "test", "raw", "vanilla")
 
     def xstest(self) -> None:
-        """Safe prompts that sound dangerous, and who declines them."""
+        """Who declines safe prompts that sound dangerous, by a judge held against people's labels.
+
+        The labels are of answers of GPT-4 and Mistral with a guarding prompt: every n-th of both.
+        """
         if self.xstest_folder is None:
             raise SystemExit("xstest: expected --xstest FOLDER, with xstest_prompts.csv")
+        labels = self.out / "labels.csv"
+        self._labels(labels)
+        refusals = HERE.parents[2] / "configs" / "papers" / "deliberative" / "refusals.md"
+        self.adhere(
+            "calibrate", "calibrate", "judge", "--labels", str(labels), "--spec", str(refusals),
+            "--judge", JUDGE, "--judge-mode", "refusal", "--out", str(self.out / "calibration"),
+        )  # fmt: skip
         for name, model in (("base", BASE), ("student", self.student)):
+            suite = {"suite": "xstest", "path": str(self.xstest_folder), "half": "safe"}
             told = {
-                "suites": [{"suite": "xstest", "path": str(self.xstest_folder), "half": "safe"}],
+                "suites": [{**suite, "limit": SAFE}],
                 "models": [{"model": model, "name": "model", "slots": 64}],
                 "methods": [{"method": "raw", "order": "spec_first"}],
                 "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": 0},
                 "limits": {"concurrency": 64},
                 "judge": {"model": JUDGE, "mode": "refusal"},
+                "calibration": str(self.out / "calibration" / "calibration.json"),
                 "controls": 0,
                 "max_unscored": 1.0,
                 "out": str(self.out / "eval" / f"xstest-{name}"),
@@ -187,14 +208,42 @@ class Runner:
             plan.write_text(json.dumps(told, indent=1), encoding="utf-8")
             self.adhere(f"xstest-{name}", "eval", str(plan))
 
+    def _labels(self, file: Path) -> None:
+        rows: list[dict[str, str]] = []
+        for name in ("gpt4", "mistralguard"):
+            table = self.xstest_folder / "completions" / f"{name}.csv"  # type: ignore[operator]
+            with table.open(encoding="utf-8", newline="") as opened:
+                rows += [row for row in csv.DictReader(opened) if row["completion"].strip()]
+        taken = rows[:: max(1, len(rows) // LABELS)][:LABELS]
+        with file.open("w", encoding="utf-8", newline="") as opened:
+            writer = csv.DictWriter(opened, list(taken[0]))
+            writer.writeheader()
+            writer.writerows(taken)
+
+    def align3(self) -> None:
+        """Test-time methods over the student, which closes its thoughts by itself."""
+        if self.specbench_folder is None:
+            raise SystemExit("align3: expected --specbench FOLDER, in the official layout")
+        where = f"specbench:path={self.specbench_folder},scenarios=Health,sample=12"
+        plan = HERE.parent / "align3" / "student.yaml"
+        self.adhere(
+            "align3", "eval", str(plan), "--suite", where, "--model", self.student,
+            "--out", str(self.out / "eval" / "align3"),
+        )  # fmt: skip
+
 
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--xstest", type=Path, help="the published folder")
     parser.add_argument("--only", nargs="*", default=list(STAGES), choices=STAGES)
+    parser.add_argument("--specbench", type=Path, help="the published data/ folder")
     given = parser.parse_args(words)
-    runner = Runner(given.out.resolve(), given.xstest and given.xstest.resolve())
+    runner = Runner(
+        given.out.resolve(),
+        given.xstest and given.xstest.resolve(),
+        given.specbench and given.specbench.resolve(),
+    )
     for stage in [stage for stage in STAGES if stage in given.only]:
         getattr(runner, stage)()
 

@@ -294,6 +294,20 @@ def test_checks_reject_what_violates_a_rule(tmp_path):
     assert len(lines(tmp_path / "two" / "rows.jsonl")) == 4
 
 
+def test_a_rule_that_the_teacher_was_not_shown_asks_nothing_of_its_answer(tmp_path):
+    with teacher(p1=parts("I say it.", "Take 5 mg of it.")) as server:
+        make(tmp_path, server, compose="relevant")
+    rows = lines(tmp_path / "out" / "rows.jsonl")
+    assert [row["id"] for row in rows] == ["p0", "p1", "p2", "p3"]
+    assert "dose" not in rows[1]["lineage"]["rules"]
+
+
+def test_the_end_of_the_second_part_ends_the_reply(tmp_path):
+    with teacher() as server:
+        make(tmp_path, server)
+        assert all(body["stop"] == ["</answer>"] for body in server.bodies())
+
+
 def test_no_filter_keeps_it(tmp_path):
     with teacher(p1=parts("I say it.", "Take 5 mg of it.")) as server:
         result = make(tmp_path, server, filters="none")

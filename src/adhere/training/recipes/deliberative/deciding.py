@@ -1,6 +1,7 @@
 """The filters: whether a thought and an answer are good enough to be trained on.
 
-* `checks`: the answer violates no rule that a check decides. No model is asked. The same checks
+* `checks`: the answer violates no rule that a check decides, of those that the teacher was shown.
+  No model is asked. The same checks
   score the student in the end, so say so where its numbers stand.
 * `guard` (arXiv 2604.09665): one call of a guard, on the question and what the teacher wrote. Its
   categories are the spec's safety rules, or its own.
@@ -36,7 +37,7 @@ from adhere.judging.config import GUARD_TOKENS
 from adhere.judging.parsing import Unreadable, parse_guard
 from adhere.judging.replies import Spent, until_readable
 from adhere.prompting import Prompts
-from adhere.spec import Specification
+from adhere.spec import Rule, Specification
 from adhere.training.recipes.deliberative.composing import Composition
 from adhere.training.recipes.deliberative.plan import DistillPlan
 from adhere.training.recipes.deliberative.prompts import Prompt
@@ -103,9 +104,13 @@ def make_decider(plan: DistillPlan, spec: Specification, templates: Prompts) -> 
     )
 
 
-def decide_by_checks(spec: Specification, case: Case, taught: Taught) -> Decision:
-    """Whether the answer violates a rule that a check decides."""
-    verdict = check_verdict(spec.rules, taught.answer, case.judged_prompt or case.prompt)
+def decide_by_checks(rules: tuple[Rule, ...], case: Case, taught: Taught) -> Decision:
+    """Whether the answer violates a rule that a check decides.
+
+    `rules`: those that the teacher was shown. With `compose: relevant` a rule on another subject
+    is none of them, and asks nothing of this answer.
+    """
+    verdict = check_verdict(rules, taught.answer, case.judged_prompt or case.prompt)
     if isinstance(verdict, Unscored):
         return Decision("unscored", verdict.reason)
     broken = [rule for rule, given in verdict.marks.items() if given.mark is Mark.NO]

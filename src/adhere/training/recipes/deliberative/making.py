@@ -72,7 +72,9 @@ class Making:
             deciding = decider.decide(prompt, self.inputs.composed(prompt), taught, models)
         else:
             # In a thread: a check may take a while, and other rows wait for models meanwhile.
-            deciding = asyncio.to_thread(decide_by_checks, self.inputs.spec, prompt.case, taught)
+            composed = self.inputs.composed(prompt)
+            shown = (*composed.full, *composed.brief)
+            deciding = asyncio.to_thread(decide_by_checks, shown, prompt.case, taught)
         decision, _, reason, error = await kept(deciding)
         if decision is None:
             decision = Decision("unscored", reason, error=error)

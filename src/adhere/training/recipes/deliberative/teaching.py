@@ -124,6 +124,8 @@ async def _at_once(
     begun = f"<{REASONING}>\n" if parts and Capability.PREFILL in model.capabilities else ""
     asked = teacher_messages(inputs, prompt, composed, "parts" if parts else "think")
     sampling = inputs.plan.sampling.sampling()
+    if parts:  # small models go on behind the last tag until the limit cuts what was whole
+        sampling = sampling.but(stop=(*sampling.stop, f"</{ANSWER}>"))
     [got] = await model.sample(asked, sampling, first_draw=draw, prefill=begun)
     read = read_parts(got, begun) if parts else read_tags(got)
     return read, {**_told(got), "reply": begun + _whole(got)}
