@@ -99,3 +99,18 @@ def test_a_token_without_a_chance_never_comes():
     for seed in range(50):
         for how in (Sampling(), Sampling(top_p=0.9), Sampling(temperature=0.01)):
             assert choose(certain, [how], [new_dice(seed)]) == [1]
+
+
+def test_a_frequency_penalty_takes_so_much_for_each_time_a_token_stands_there():
+    import torch
+
+    from adhere.models.open_weights.dice import penalized
+
+    logprobs = torch.log_softmax(torch.tensor([[2.0, 1.9, 0.0]] * 3), -1)
+    half = Sampling(temperature=0.0, extra={"frequency_penalty": 0.5})
+    hows = [half, half, Sampling(temperature=0.0)]
+    out = penalized(logprobs, hows, [[0, 0, 2], [], [0]])
+    assert torch.allclose(logprobs[0] - out[0], torch.tensor([1.0, 0.0, 0.5]))
+    assert torch.equal(out[1:], logprobs[1:])
+    assert choose(out, hows, [None] * 3) == [1, 0, 0]
+    assert penalized(logprobs, hows[2:] * 3, [[0]] * 3) is logprobs

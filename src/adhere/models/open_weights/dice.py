@@ -28,6 +28,27 @@ def new_dice(seed: int | None) -> Any:
     return dice
 
 
+def penalized(logprobs: Any, hows: Sequence[Sampling], written: Sequence[Sequence[int]]) -> Any:
+    """Log-probabilities [rows, vocabulary], lowered for tokens that a row has written already.
+
+    By `frequency_penalty` for each time, as OpenAI's API and vLLM do. What a token's
+    log-probability is told to be stays that of the model.
+    """
+    mine = [row for row, how in enumerate(hows) if _penalty(how) and written[row]]
+    if not mine:
+        return logprobs
+    torch: Any = import_module("torch")
+    out = logprobs.clone()
+    for row in mine:
+        tokens = torch.tensor(list(written[row]))
+        out[row].index_add_(0, tokens, torch.full(tokens.shape, -_penalty(hows[row])))
+    return out
+
+
+def _penalty(how: Sampling) -> float:
+    return float(how.extra.get("frequency_penalty") or 0.0)
+
+
 def choose(logprobs: Any, hows: Sequence[Sampling], dice: Sequence[Any]) -> list[int]:
     """One token for each row of log-probabilities [rows, vocabulary], which are finite or -inf.
 

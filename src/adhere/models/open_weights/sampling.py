@@ -15,11 +15,11 @@ from typing import Any
 from adhere.chat import Sampling
 from adhere.errors import BadInput, Garbage
 from adhere.models.open_weights.batch import Batch
-from adhere.models.open_weights.dice import choose, new_dice
+from adhere.models.open_weights.dice import choose, new_dice, penalized
 from adhere.models.open_weights.forward import GivenUp, Prefix, forward, holds_all
 from adhere.models.open_weights.loading import Loaded
 
-OWN_EXTRA = ("top_k", "min_p", "chat_template_kwargs")
+OWN_EXTRA = ("top_k", "min_p", "frequency_penalty", "chat_template_kwargs")
 MOST_TOP_LOGPROBS = 100
 _MARGIN = 8  # tokens, for half characters and what is not spelled
 
@@ -112,7 +112,9 @@ def check_sampling(name: str, sampling: Sampling) -> None:
         raise BadInput(f"{name}: found temperature {temperature}; expected 0 or more")
     if top_p is not None and not 0 < top_p <= 1:
         raise BadInput(f"{name}: found top_p {top_p}; expected more than 0 and at most 1")
-    for field_name, least, most in (("top_k", -1, 1 << 30), ("min_p", 0, 1)):
+    for field_name, least, most in (
+        ("top_k", -1, 1 << 30), ("min_p", 0, 1), ("frequency_penalty", -2, 2),
+    ):  # fmt: skip
         value = sampling.extra.get(field_name)
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (number and least <= value <= most):
@@ -205,7 +207,9 @@ def _take(logits: Any, draws: Sequence[Draw], ends: frozenset[int]) -> list[int]
     for row, known in enumerate(finite):
         if not known:
             logprobs[row] = 0.0  # any token: it is not taken
-    chosen = choose(logprobs, [draw.sampling for draw in draws], [draw.dice() for draw in draws])
+    hows = [draw.sampling for draw in draws]
+    weighed = penalized(logprobs, hows, [draw.tokens for draw in draws])
+    chosen = choose(weighed, hows, [draw.dice() for draw in draws])
     for row, draw in enumerate(draws):
         if finite[row]:
             draw.take(chosen[row], logprobs[row], ends)

@@ -417,7 +417,7 @@ def test_no_failures_are_no_work_and_no_error(tmp_path):
         ({"prompt": "a", "answer": ""}, "no text in 'answer'"),
         ({"prompt": "a", "answer": "secret", "reason": 3}, "no text in 'reason'"),
         ({"prompt": "a", "answer": "secret", "rules": "r"}, "no list of ids"),
-        ({"answer": "secret"}, "either \"prompt\" or \"messages\""),
+        ({"answer": "secret"}, 'either "prompt" or "messages"'),
         ({"prompt": "a", "answer": "secret", "oops": 1}, "the key 'oops'"),
     ],
 )
