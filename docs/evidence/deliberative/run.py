@@ -98,7 +98,7 @@ class Runner:
         self.adhere(
             "rows", "data", "distill", "--prompts", str(self.out / "categories-train.jsonl"),
             "--spec", str(SPEC), "--teacher", TEACHER, "--form", "parts", "--compose", "relevant",
-            "--think-words", "50", "--max-tokens", "200", "--repeats", "2", "--tries", "3",
+            "--think-words", "30", "--max-tokens", "200", "--repeats", "2", "--tries", "3",
             "--out", str(self.out / "rows"),
         )  # fmt: skip
 
