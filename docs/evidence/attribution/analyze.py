@@ -15,7 +15,9 @@ from typing import Any
 
 from adhere.experiments.layer_choice import choose_layer, label_by_checks, read_scored
 from adhere.experiments.layer_choice.choosing import Line
-from adhere.experiments.layer_choice.measuring import Counted
+from adhere.experiments.layer_choice.measuring import Counted, picked, within_prompt_auc
+from adhere.experiments.layer_choice.scored_row import TOKENS
+from adhere.experiments.metrics import paired_difference
 
 RUNS = ("test", "wrong-base", "control")
 
@@ -44,6 +46,79 @@ def measured(run: Path, layer: int) -> dict[str, Any]:
             (n for n in curve if n), key=lambda n: curve[n].auc.estimate.value or 0.0, default=None
         ),
     }
+
+
+Measure = dict[str, dict[str, list[float]]]  # AUC and picks, by prompt
+
+
+def by_prompt(run: Path, layer: int) -> dict[str, Measure]:
+    """Of each score, prompt by prompt: its AUC, and whether what it picks violates.
+
+    `latent, length apart`: only pairs of candidates whose tokens differ by at most a tenth.
+    """
+    read = read_scored([run])
+    assert read.spec is not None
+    labeled = label_by_checks(read.rows, read.spec)
+    place = read.layers.index(layer)
+    out: dict[str, Measure] = {}
+    for row, labels in zip(labeled.rows, labeled.labels, strict=True):
+        scores = {"latent": row.layers[place], **row.scores}
+        for name, values in scores.items():
+            way = "min" if name == "latent" else read.directions[name]
+            measure = out.setdefault(name, {"auc": {}, "picks": {}})
+            auc = within_prompt_auc(values, labels, way)
+            at = picked(values, way)
+            if auc is not None:
+                measure["auc"][row.group] = [auc]
+            if at is not None and labels[at] is not None:
+                measure["picks"][row.group] = [float(labels[at] or 0.0)]
+        tokens, latent = row.scores[TOKENS], row.layers[place]
+        won = [
+            (latent[good] < latent[bad]) + (latent[good] == latent[bad]) / 2
+            for good, kept in enumerate(labels)
+            for bad, broken in enumerate(labels)
+            if kept is False and broken is True
+            and latent[good] is not None and latent[bad] is not None
+            and abs(tokens[good] - tokens[bad]) <= 0.1 * max(tokens[good], tokens[bad])
+        ]  # fmt: skip
+        if won:
+            apart = out.setdefault("latent, length apart", {"auc": {}, "picks": {}})
+            apart["auc"][row.group] = [sum(won) / len(won)]
+    return out
+
+
+def compared(one: Measure, other: Measure) -> dict[str, Any]:
+    """The first less the second on the prompts that both have."""
+    out = {}
+    for name in ("auc", "picks"):
+        found, n = paired_difference(one[name], other[name])
+        out[name] = {"value": found.value, "low": found.low, "high": found.high, "n": n}
+    return out
+
+
+def pairs(run: Path, layer: int) -> dict[str, Any]:
+    """The comparisons that the table cannot show, each paired by prompt."""
+    test = by_prompt(run / "test", layer)
+    out = {
+        f"latent minus {name}": compared(test["latent"], test[name])
+        for name in (TOKENS, "reverse_kl", "log_ratio", "random")
+        if name in test
+    }
+    nothing: Measure = {"auc": {key: [0.5] for key in test["latent"]["auc"]}, "picks": {}}
+    out["latent minus chance, among candidates of like length"] = compared(
+        test["latent, length apart"], nothing
+    )
+    wrong = run / "wrong-base"
+    if (wrong / "results.jsonl").is_file():
+        other = by_prompt(wrong, layer)
+        same = {
+            name: {
+                key.replace("prompts-wrong-base/", "prompts-test/"): v for key, v in found.items()
+            }
+            for name, found in other["latent"].items()
+        }
+        out["latent, right base minus wrong base"] = compared(test["latent"], same)
+    return out
 
 
 def counted(value: Counted) -> dict[str, Any]:
@@ -100,6 +175,20 @@ def main(words: Sequence[str] | None = None) -> None:
         if (given.run / name / "results.jsonl").is_file():
             found[name] = measured(given.run / name, chosen["layer"])
             lines += table(name, found[name])
+    found["paired"] = pairs(given.run, chosen["layer"])
+    lines += [
+        "| paired by prompt | AUC | prompts | picked answer violates | prompts |",
+        "|---|---|---|---|---|",
+    ]
+    for name, one in found["paired"].items():
+        cells = [
+            told(one["auc"], "+"),
+            str(one["auc"]["n"]),
+            told(one["picks"], "+"),
+            str(one["picks"]["n"]),
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append("")
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (given.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
