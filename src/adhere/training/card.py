@@ -19,6 +19,8 @@ _RECIPES = {
     "clair": "CLAIR: the rejected answers are a policy's own, the chosen ones minimal revisions",
     "deliberative": "Deliberative alignment: a teacher's thoughts over a spec and its answers, "
     "filtered, learned without the spec",
+    "iteralign": "IterAlign: the model's own revisions under rules that an oracle wrote from its "
+    "failures, learned without the rules",
     "pairs": "Preference pairs from a file",
 }
 

@@ -50,7 +50,7 @@ class TrainPlan(_Strict):
     spec: Path | None = Field(
         None, description="the spec that the pairs are for; named in the card"
     )
-    recipe: Literal["pairs", "clair", "deliberative"] = Field(
+    recipe: Literal["pairs", "clair", "deliberative", "iteralign"] = Field(
         "pairs", description="where the rows come from"
     )
 

@@ -30,6 +30,7 @@ from adhere.training.recipes.iteralign.proposing import Proposal
 LEDGER_FILE = "ledger.jsonl"
 CONSTITUTION_FILE = "constitution.md"
 HELD_FILE = "held.md"
+_WRITTEN = ".constitution.json"
 SCHEMA_VERSION = 1
 
 # What a rule is at present. `held`: flagged, until a person lets it in.
@@ -190,9 +191,15 @@ class Ledger:
 
     @property
     def entries(self) -> dict[str, Entry]:
-        """What the rules are now, by id, duplicates included under ids of their own."""
+        """What the rules are now, by id; a duplicate has only added to what its twin covers."""
+        return self.at(None)
+
+    def at(self, round_: int | None) -> dict[str, Entry]:
+        """What the rules were when a round had its own, edits made before it included."""
         found: dict[str, Entry] = {}
         for event in self.events:
+            if round_ is not None and event["round"] > round_:
+                continue
             if event["event"] == "proposed":
                 for entry in map(_entry, event["rules"]):
                     if entry.status == DUPLICATE:
@@ -202,18 +209,22 @@ class Ledger:
                     else:
                         found[entry.id] = entry
             elif event["event"] == "compared":
-                entry = found[event["id"]]
-                if event["same_as"]:
-                    found[entry.id] = replace(entry, status=MERGED, same_as=event["same_as"])
-                elif event["contradicts"]:
-                    found[entry.id] = replace(
-                        entry, status=HELD, contradicts=tuple(event["contradicts"]),
-                        flags=(*entry.flags, f"contradicts {', '.join(event['contradicts'])}"),
-                    )  # fmt: skip
-            elif event["event"] == "edited":
+                self._compared(found, event)
+            else:
                 for edit in event["edits"]:
                     self._edited(found, edit, event["round"])
         return found
+
+    @staticmethod
+    def _compared(found: dict[str, Entry], event: Mapping[str, Any]) -> None:
+        entry, against = found[event["id"]], event["contradicts"]
+        if event["same_as"]:
+            found[entry.id] = replace(entry, status=MERGED, same_as=event["same_as"])
+        elif against:
+            flag = f"contradicts {', '.join(against)}"
+            found[entry.id] = replace(
+                entry, status=HELD, contradicts=tuple(against), flags=(*entry.flags, flag)
+            )
 
     @staticmethod
     def _edited(found: dict[str, Entry], event: Mapping[str, Any], round_: int) -> None:
@@ -231,6 +242,14 @@ class Ledger:
     def active(self) -> list[Entry]:
         """The rules in use, the oldest first."""
         return [entry for entry in self.entries.values() if entry.status == ACTIVE]
+
+    def active_in(self, round_: int) -> list[Entry]:
+        """The rules in use when a round reflects."""
+        return [entry for entry in self.at(round_).values() if entry.status == ACTIVE]
+
+    def before(self, round_: int) -> list[Entry]:
+        """The rules in use when a round proposes: without its own."""
+        return [entry for entry in self.active_in(round_) if entry.round < round_ or _mine(entry)]
 
     def proposed_in(self, round_: int) -> list[Entry] | None:
         """The proposals of a round as they came, duplicates too; None for a round without."""
@@ -270,26 +289,27 @@ class Ledger:
             self._append(event)
 
     def take_edits(self, round_: int) -> list[dict[str, Any]]:
-        """What a person changed in constitution.md since it was written; the new events.
+        """What a person changed in constitution.md since it was written, as edits for a round.
 
         Raises BadInput for a file that cannot be read any more.
         """
-        file = self.folder / CONSTITUTION_FILE
-        before = {entry.id: entry for entry in self.active}
-        if not file.is_file():
+        file, written = self.folder / CONSTITUTION_FILE, self._written()
+        if written is None or not (file.is_file() or written):
             return []
-        now = {r.id: r for r in load_spec(file).rules if r.id != ANSWERS.id}
+        now = {r.id: r for r in load_spec(file).rules} if file.is_file() else {}
         entries = self.entries
         found: list[dict[str, Any]] = []
         for name, rule in now.items():
             known = entries.get(name)
+            if name == ANSWERS.id:
+                continue
             if known is None:
                 found.append({"what": "added", "id": name, "text": rule.text, "kind": rule.kind})
-            elif known.status != ACTIVE:
+            elif name not in written and known.status != ACTIVE:
                 found.append({"what": "admitted", "id": name})
-            elif known.text != rule.text:
+            elif rule.text != written.get(name, known.text):
                 found.append({"what": "changed", "id": name, "text": rule.text})
-        found += [{"what": "removed", "id": name} for name in before if name not in now]
+        found += [{"what": "removed", "id": name} for name in written if name not in now]
         if found:
             self._append({"event": "edited", "round": round_, "edits": found})
         return found
@@ -315,6 +335,19 @@ class Ledger:
                 write_atomic(self.folder / name, text)
             else:
                 (self.folder / name).unlink(missing_ok=True)
+        # Behind the file: a kill between the two must not look like an edit of a person.
+        texts = {entry.id: entry.text for entry in entries if entry.status == ACTIVE}
+        write_atomic(self.folder / _WRITTEN, dump_json(texts) + "\n")
+
+    def _written(self) -> dict[str, str] | None:
+        """The rules as they were last written into constitution.md, by id; None for never."""
+        try:
+            found = json.loads((self.folder / _WRITTEN).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self.folder / _WRITTEN}: cannot be read ({error})") from None
+        return dict(found)
 
     def _append(self, event: Mapping[str, Any]) -> None:
         """Add a line, on disk before this returns: what belongs together is one event."""
@@ -327,6 +360,10 @@ class Ledger:
         except OSError as error:
             raise disk_error(error, self.file) from None
         self.events.append(json.loads(text))
+
+
+def _mine(entry: Entry) -> bool:
+    return entry.by == "person" and not entry.covers
 
 
 def _is_edit(event: Mapping[str, Any]) -> bool:

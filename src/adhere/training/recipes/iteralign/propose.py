@@ -115,19 +115,22 @@ class ProposeInputs:
 
 
 def read_propose_inputs(
-    plan: ProposePlan, failures: Sequence[Failure] | None = None
+    plan: ProposePlan,
+    failures: Sequence[Failure] | None = None,
+    known: Sequence[str] | None = None,
 ) -> ProposeInputs:
     """Read failures, known rules and templates. Raises BadInput before anything is written.
 
-    `failures`: those that the caller has at hand, in the place of the plan's file.
+    `failures`, `known`: those that the caller has at hand, in the place of the plan's files.
     """
     templates = Prompts(plan.prompts_dir)
     templates.check_all()
     assert plan.failures is not None and plan.oracle is not None
     found = tuple(failures) if failures is not None else read_failures(plan.failures)
-    known = tuple(r.text for r in load_spec(plan.known).rules) if plan.known else ()
+    if known is None:
+        known = [r.text for r in load_spec(plan.known).rules] if plan.known else []
     seats: dict[str, ModelConfig] = {ORACLE: plan.oracle}
-    return ProposeInputs(plan, found, templates, known, seats, prices_of(plan, seats))
+    return ProposeInputs(plan, found, templates, tuple(known), seats, prices_of(plan, seats))
 
 
 async def propose(
@@ -135,9 +138,10 @@ async def propose(
     listener: Listener | None = None,
     *,
     failures: Sequence[Failure] | None = None,
+    known: Sequence[str] | None = None,
 ) -> RunResult:
     """Propose rules (or go on with it). Raises AdhereError."""
-    inputs = read_propose_inputs(plan, failures)
+    inputs = read_propose_inputs(plan, failures, known)
     check_seats(inputs)
     return await ProposeRun(inputs, listener or Silent()).run()
 
@@ -284,7 +288,7 @@ def proposals_of(inputs: ProposeInputs, rows: Sequence[Row]) -> list[Proposal]:
             continue
         chunk = inputs.chunk(row)
         if inputs.plan.form == "published":
-            text = " ".join(row["constitution"].split())
+            text = row["constitution"]  # as it stands: that is what is spliced in
             covers = tuple(f.id for f in chunk.failures)
             out.append(Proposal(text, "safety", covers, flags_of(text, chunk.failures)))
             continue
