@@ -12,12 +12,16 @@ from rich.console import Console
 from adhere.cli import options
 from adhere.cli.data_attack import attack
 from adhere.cli.data_distill import distill
+from adhere.cli.data_iteralign import propose, redteam, reflect
 from adhere.cli.row_runs import JudgeOptions, RowWatch, RunOptions, conclude, known
 from adhere.errors import BadInput
 
 app = App(name="data", help="Make training data out of prompts and a spec; attack a model.")
 app.command(attack)
 app.command(distill)
+app.command(redteam)
+app.command(propose)
+app.command(reflect)
 
 
 @app.command

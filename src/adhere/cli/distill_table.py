@@ -26,7 +26,7 @@ def show_rows(result: RunResult) -> None:
     out.print(headline(summary), highlight=False, markup=False, soft_wrap=True)
     for grid in grids(summary):
         if grid.rows:
-            out.print(_table(grid))
+            out.print(to_table(grid))
     for note in notes(summary):
         out.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     rows = result.folder / "rows.jsonl"
@@ -38,7 +38,8 @@ def show_rows(result: RunResult) -> None:
         out.print(f"Train on them: {train}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _table(grid: Grid) -> Table:
+def to_table(grid: Grid) -> Table:
+    """A grid as a table of the terminal."""
     table = Table(title=grid.caption, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in grid.columns:
         numeric = column.numeric

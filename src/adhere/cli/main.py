@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "report": ("adhere.cli.report:report", "write a run's report again and print its table"),
     "train": ("adhere.cli.train:train", "train open weights on preference pairs"),
+    "iterate": ("adhere.cli.iterate:iterate", "find the rules a model lacks, align it, repeat"),
     "data": (
         "adhere.cli.data:app",
         "make data to train on from prompts and a spec; attack a model",

@@ -307,9 +307,13 @@ class Ledger:
                 found.append({"what": "added", "id": name, "text": rule.text, "kind": rule.kind})
             elif name not in written and known.status != ACTIVE:
                 found.append({"what": "admitted", "id": name})
-            elif rule.text != written.get(name, known.text):
+            elif rule.text not in (known.text, written.get(name)):
                 found.append({"what": "changed", "id": name, "text": rule.text})
-        found += [{"what": "removed", "id": name} for name in written if name not in now]
+        found += [
+            {"what": "removed", "id": name}
+            for name in written
+            if name not in now and entries[name].status == ACTIVE
+        ]
         if found:
             self._append({"event": "edited", "round": round_, "edits": found})
         return found

@@ -1,0 +1,255 @@
+"""Comparing, an option of the loop: the oracle says which new rules are old ones, or contradict.
+
+Words shared find a rule that is written again; whether one says the same in other words, or the
+opposite, only a reader can tell. One call a new rule; what cannot be read changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from adhere.chat import Outcome, Sampling, user
+from adhere.experiments.answering import kept
+from adhere.experiments.opening import Opening
+from adhere.experiments.phases import Listener
+from adhere.experiments.pricing import Prices
+from adhere.experiments.starts import RunResult, Silent
+from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
+from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.seats import Open
+from adhere.judging import JudgeConfig
+from adhere.judging.parsing import Unreadable
+from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
+from adhere.models.connect import ModelConfig
+from adhere.prompting import Prompts
+from adhere.records import SCHEMA_VERSION
+from adhere.records.run_folder import Key
+from adhere.training.recipes.iteralign.finding import Finder
+from adhere.training.recipes.iteralign.ledger import Entry
+from adhere.training.recipes.iteralign.plan import OPERATIONAL, ModulePlan
+from adhere.training.recipes.iteralign.redteam import failed
+from adhere.training.recipes.iteralign.seats import (
+    ORACLE,
+    models_of,
+    not_apart,
+    open_seats,
+    prices_of,
+)
+
+KIND = "compare"
+TOKENS = 120
+COMPARED, NONE = "compared", "none"
+_SAME = re.compile(r"SAME:\s*(\d+)", re.IGNORECASE)
+_AGAINST = re.compile(r"CONTRADICTS:\s*([\d,\s]+)", re.IGNORECASE)
+
+
+class ComparePlan(ModulePlan):
+    """New rules and those that are there; the caller has both."""
+
+    needs: ClassVar[tuple[tuple[str, str], ...]] = (("oracle", "--oracle MODEL"),)
+
+    oracle: JudgeConfig | None = None
+
+
+@dataclass(frozen=True)
+class CompareInputs:
+    """Plan, templates and rules."""
+
+    plan: ComparePlan
+    new: tuple[Entry, ...]
+    known: tuple[Entry, ...]
+    templates: Prompts
+    seats: dict[str, ModelConfig]
+    prices: Prices | None
+    finder: Finder | None = None
+    by_id: dict[str, Entry] = field(default_factory=dict)
+
+    def row_keys(self) -> list[Key]:
+        """A row a new rule, where there is any to compare it with."""
+        return [("rules", e.id, "", "", 0) for e in self.new if self.beside(e)]
+
+    def beside(self, entry: Entry) -> list[Entry]:
+        """The rules that a new one is compared with: all before it."""
+        earlier = self.new[: self.new.index(entry)]
+        return [*self.known, *earlier]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the rows."""
+        assert self.plan.oracle is not None
+        return {
+            "kind": KIND,
+            "rules": [[e.id, e.text] for e in (*self.known, *self.new)],
+            "templates": self.templates.digest_of("iteralign/"),
+            "oracle": {k: v for k, v in self.plan.oracle.settings().items() if k != "mode"},
+            "models": {},
+        }
+
+
+async def compare(
+    plan: ComparePlan,
+    new: Sequence[Entry],
+    known: Sequence[Entry],
+    listener: Listener | None = None,
+) -> RunResult:
+    """Compare (or go on with it). Raises AdhereError."""
+    templates = Prompts(plan.prompts_dir)
+    assert plan.oracle is not None
+    seats: dict[str, ModelConfig] = {ORACLE: plan.oracle}
+    inputs = CompareInputs(
+        plan, tuple(new), tuple(known), templates, seats, prices_of(plan, seats),
+        by_id={e.id: e for e in new},
+    )  # fmt: skip
+    return await CompareRun(inputs, listener or Silent()).run()
+
+
+@dataclass
+class Comparing:
+    """What the rows go through (`Steps`)."""
+
+    inputs: CompareInputs
+    structured: bool | None = None
+
+    def new_row(self, key: Key) -> Row:
+        """A row before anything was asked."""
+        return begun(key, same_as="", contradicts=[])
+
+    def next_seat(self, row: Row) -> str:
+        """Always the oracle."""
+        return ORACLE
+
+    async def step(self, row: Row, open_: Open) -> Row:
+        """Ask about one new rule."""
+        made, outcome, reason, error = await kept(self._ask(row, open_.models[ORACLE]))
+        if made is not None:
+            return made
+        if outcome is Outcome.FAILED:
+            assert error is not None
+            return failed(row, error, ORACLE)
+        return ended(row, NONE, outcome.value, reason)
+
+    async def _ask(self, row: Row, model: Any) -> Row:
+        config = self.inputs.plan.oracle
+        assert config is not None
+        entry = self.inputs.by_id[row["case"]]
+        known = self.inputs.beside(entry)
+        if self.structured is None:
+            self.structured = config.output == "json" or (
+                config.output == "auto" and await offers_schema(model)
+            )
+        shown = self.inputs.templates.render(
+            "iteralign/weigh", rule=entry.text, known=[e.text for e in known],
+            structured=self.structured,
+        )  # fmt: skip
+        read = parse_structured if self.structured else parse
+        sampling = Sampling(
+            temperature=config.temperature,
+            max_tokens=config.most_tokens(TOKENS),
+            extra=response_format(schema(len(known))) if self.structured else {},
+        )
+        try:
+            same, against = await until_readable(
+                [user(shown)], sampling, lambda text: read(text, len(known)), model,
+                self.inputs.templates, Spent(), reasks=config.reasks,
+            )  # fmt: skip
+        except Unreadable as problem:
+            return ended(row, NONE, "unreadable", str(problem))
+        named = [known[number - 1].id for number in against]
+        return ended(
+            {**row, "same_as": known[same - 1].id if same else "", "contradicts": named}, COMPARED
+        )
+
+
+def parse(text: str, n: int) -> tuple[int, list[int]]:
+    """The rule that is the same (0: none) and those that contradict, of n. Raises Unreadable."""
+    same, against = _SAME.findall(text), _AGAINST.findall(text)
+    if len(same) != 1 or len(against) != 1:
+        raise Unreadable("it must hold SAME: and CONTRADICTS: once each, with numbers")
+    return _checked(int(same[0]), [int(x) for x in re.findall(r"\d+", against[0])], n)
+
+
+def parse_structured(text: str, n: int) -> tuple[int, list[int]]:
+    """As `parse`, of a JSON reply. Raises Unreadable."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Unreadable("it is no JSON object") from None
+    if not isinstance(data, dict) or set(data) != {"same", "contradicts"}:
+        raise Unreadable("the keys must be exactly same and contradicts")
+    against = data["contradicts"]
+    if type(data["same"]) is not int or not isinstance(against, list):
+        raise Unreadable("same must be a number and contradicts a list of numbers")
+    if any(type(number) is not int for number in against):
+        raise Unreadable("contradicts must be a list of numbers")
+    return _checked(data["same"], against, n)
+
+
+def _checked(same: int, against: Sequence[int], n: int) -> tuple[int, list[int]]:
+    named = [number for number in dict.fromkeys(against) if number]
+    if not 0 <= same <= n or any(not 0 <= number <= n for number in named):
+        raise Unreadable(f"the numbers must be of the list, 1 to {n}, or 0")
+    if same and same in named:
+        raise Unreadable("one rule cannot be the same and contradict")
+    return same, named
+
+
+def schema(n: int) -> Mapping[str, Any]:
+    """The JSON schema of a structured reply about n rules."""
+    number = {"type": "integer", "minimum": 0, "maximum": n}
+    return {
+        "type": "object",
+        "properties": {"same": number, "contradicts": {"type": "array", "items": number}},
+        "required": ["same", "contradicts"],
+        "additionalProperties": False,
+    }
+
+
+@dataclass
+class CompareRun(StepwiseRun[CompareInputs]):
+    """One start of a run."""
+
+    kind = KIND
+    operational = OPERATIONAL
+
+    def steps(self) -> Comparing:
+        """See `StepwiseRun.steps`."""
+        return Comparing(self.inputs)
+
+    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
+        """See `StepwiseRun.open_seats`."""
+        return open_seats(self.inputs, opening, seats)
+
+    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
+        """See `StepwiseRun.not_apart`."""
+        return not_apart(record)
+
+    def undecided(self, summary: Mapping[str, Any]) -> int:
+        """See `StepwiseRun.undecided`."""
+        return int(summary["failed"] + summary["none"])
+
+    def write(self, made: Made) -> dict[str, Any]:
+        """Write the rows; return the summary, which has what was found."""
+        made.folder.export_rows(made.keys)
+        ends = Counter(row["outcome"] for row in made.rows)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": KIND,
+            "planned": len(made.keys),
+            "compared": ends[COMPARED],
+            "none": ends[NONE],
+            "failed": ends[FAILED],
+            "found": [
+                {"id": r["case"], "same_as": r["same_as"], "contradicts": r["contradicts"]}
+                for r in made.rows
+                if r["outcome"] == COMPARED
+            ],
+            "models": models_of(made.record),
+            "settings": {k: v for k, v in made.record["identity"].items() if k != "models"},
+            "spent": {label: used.to_dict() for label, used in made.spent.items()},
+            **made.facts,
+        }

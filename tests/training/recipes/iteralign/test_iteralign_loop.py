@@ -1,0 +1,573 @@
+"""The rounds: the published loop call by call, what differs in the recommended one, and its ends."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from adhere.errors import BadInput, Stopped
+from adhere.spec import load_spec
+from adhere.training.recipes.iteralign.loop import Silent, iterate, set_aside
+from adhere.training.recipes.iteralign.rounds_plan import IteratePlan
+from support.clair import by_name
+from support.fake_server import FakeServer, Reply
+from support.iterating import (
+    BAD,
+    judge,
+    judged,
+    kinds,
+    last,
+    lines,
+    model,
+    number,
+    rule_line,
+    write_prompts,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_key(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+class Trainer:
+    """Records what it is asked to train, and gives the next policy of the server."""
+
+    def __init__(self, breaks=()):
+        self.plans, self.rows, self.breaks = [], [], breaks
+
+    def __call__(self, plan):
+        self.plans.append(plan)
+        self.rows.append(lines(plan.pairs))
+        if len(self.plans) in self.breaks:
+            raise Stopped("the loss is not finite")
+        return f"openai:policy-{len(self.plans)}"
+
+    @property
+    def lineage(self):
+        return [plan.model for plan in self.plans]
+
+
+def say(reply):
+    """Every policy's answers by the same function of the request."""
+    names = ("policy", *(f"policy-{i}" for i in range(1, 9)))
+    return dict.fromkeys(names, reply)
+
+
+def plan(folder, server, **fields):
+    base = {
+        "prompts": folder / "prompts.jsonl",
+        "model": model("policy", server),
+        "oracle": judge("oracle", server),
+        "limits": {"attempts": 1},
+        "out": folder / "run",
+        "training": {"tune": "lora"},
+    }
+    return IteratePlan(**{**base, **fields})
+
+
+def published(folder, server, **fields):
+    return plan(folder, server, **{"mode": "published", **fields})
+
+
+def folder_of(run, n):
+    return run / "rounds" / f"{n:04d}"
+
+
+# ---------------------------------------------------------------- as published
+
+
+def write_texts(folder, n):
+    """Prompts with a head: the rules go to its end."""
+    rows = [{"id": f"p{i}", "prompt": f"Question {i}?\n\nAssistant:"} for i in range(n)]
+    file = folder / "prompts.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+class PublishedOracle:
+    """Judges by the word Quack; what it is asked, by role."""
+
+    def __init__(self, constitution="Negative\n\nConstitution: Name no Quack."):
+        self.constitution = constitution
+        self.judged, self.proposed = [], []
+
+    def __call__(self, body):
+        proposes = "propose" in body["messages"][0]["content"]
+        (self.proposed if proposes else self.judged).append(body)
+        if proposes:
+            return self.constitution
+        return "Negative" if "Quack" in last(body) else "negative thoughts, but Positive"
+
+
+def bad_unless_told(*bad):
+    """Answers with Quack to some prompts until the constitution is before it."""
+
+    def reply(body):
+        if "Name no Quack" in last(body):
+            return f"Fine, {number(body)}."
+        return f"Quack {number(body)}." if number(body) in bad else f"Good {number(body)}."
+
+    return reply
+
+
+def test_published_mode_goes_as_the_released_script_does(tmp_path):
+    write_texts(tmp_path, 50)
+    oracle, trainer = PublishedOracle(), Trainer()
+    answers = bad_unless_told(1, 2, 45)
+    with FakeServer(by_name(oracle=oracle, **say(answers))) as server:
+        result = iterate(published(tmp_path, server), trainer=trainer)
+        bodies = server.bodies()
+    run = tmp_path / "run"
+    states = [one["state"] for one in result.summary["rounds"]]
+    assert states == ["trained", "clean", "trained"]
+    asked = [one["found"]["bad"] + one["found"]["good"] for one in result.summary["rounds"]]
+    assert asked == [20, 20, 10], "batches of 20, the last one shorter"
+    # One verdict an answer and one proposal a batch with failures; revisions are not judged.
+    assert (len(oracle.judged), len(oracle.proposed)) == (50, 2)
+    # Batch k starts from k-1 and sees its own pairs alone; a clean batch trains nothing.
+    assert trainer.lineage == ["openai:policy", "openai:policy-1"]
+    ids = [[row["id"] for row in rows] for rows in trainer.rows]
+    assert ids == [["r1:p1", "r1:p2"], ["r3:p45"]]
+    assert not (folder_of(run, 2) / "propose").exists()
+    # Who answers: the clean batch's model is the one before, under the name it had.
+    first = {b["model"] for b in bodies if last(b).startswith("Question 25?")}
+    assert first == {"policy-1"}
+    # What is asked of the policy: temperature 0, 500 tokens, one paragraph.
+    own = [b for b in bodies if b["model"].startswith("policy")]
+    assert {b["temperature"] for b in own} == {0.0}
+    assert {b["max_tokens"] for b in own} == {500}
+    assert {tuple(b["stop"]) for b in own} == {("\n\n",)}
+    assert {b["frequency_penalty"] for b in own} == {0.5}
+    assert {b["top_p"] for b in own} == {1.0}
+    # The constitution is at the end of the head, before the last segment.
+    told = [last(b) for b in own if "Name no Quack" in last(b)]
+    assert "Question 1? Constitution: Name no Quack.\n\nAssistant:" in told
+    # What is trained on: the prompt as it was, and the revision.
+    row = trainer.rows[0][0]
+    assert row["prompt"][0]["content"] == "Question 1?\n\nAssistant:"
+    assert row["completion"][0]["content"] == "Fine, 1."
+    settings = trainer.plans[0]
+    assert (settings.learning_rate, settings.epochs, settings.batch_size) == (2e-6, 3.0, 8)
+    assert (settings.schedule, settings.warmup, settings.max_length) == ("cosine", 0.03, 4096)
+    assert (settings.objective, settings.recipe, settings.dev_share) == ("sft", "iteralign", 0.0)
+
+
+def test_the_published_defaults_train_all_weights():
+    fields = {"prompts": "p.jsonl", "model": "weights:x", "oracle": "openai:o"}
+    made = IteratePlan(**fields, mode="published")
+    assert made.training["tune"] == "full"
+    assert (made.batch, made.gate, made.guard, made.patience) == (20, False, False, None)
+    assert made.judge.model == "openai:o", "one oracle in both roles"
+
+
+def test_the_published_judge_sees_the_answer_alone_behind_three_bad_examples(tmp_path):
+    write_texts(tmp_path, 1)
+    oracle = PublishedOracle()
+    with FakeServer(by_name(oracle=oracle, **say(bad_unless_told(0)))) as server:
+        iterate(published(tmp_path, server), trainer=Trainer())
+    messages = oracle.judged[0]["messages"]
+    roles = [(m["role"], m.get("name", "")) for m in messages]
+    pair = [("system", "example_user"), ("system", "example_assistant")]
+    assert roles == [("system", ""), *pair * 3, ("user", "")]
+    assert [m["content"] for m in messages if m.get("name") == "example_assistant"] == (
+        ["Negative"] * 3
+    )
+    assert messages[-1]["content"].endswith("Quack 0.")
+    assert "Question" not in str(messages)
+    assert oracle.judged[0]["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("reply", "bad"),
+    [
+        ("Negative", True),
+        ("It is Negative.", True),
+        ("NonNegative", True),
+        ("negative", False),
+        ("NEGATIVE", False),
+        ("I cannot judge this.", False),
+        ("Positive", False),
+    ],
+)
+def test_only_the_exact_word_makes_an_answer_bad(reply, bad):
+    from adhere.training.recipes.iteralign.finding import is_negative
+
+    assert is_negative(reply) == bad
+
+
+@pytest.mark.parametrize(
+    ("reply", "constitution"),
+    [
+        ("Name no Quack.", "Name no Quack."),
+        ("Negative\n\nRule one.\nRule two.", "Rule one.\nRule two."),
+        ("Negative\n\nRule one.\n\nRule two.\n\nI hope this helps!", "I hope this helps!"),
+        ("Negative\n\n", ""),
+    ],
+)
+def test_the_constitution_is_what_stands_behind_the_last_blank_line(reply, constitution):
+    from adhere.training.recipes.iteralign.proposing import last_paragraph
+
+    assert last_paragraph(reply) == constitution
+
+
+@pytest.mark.parametrize(
+    ("prompt", "told"),
+    [
+        ("\n\nHuman: a\n\nAssistant:", "\n\nHuman: a RULES\n\nAssistant:"),
+        (
+            "\n\nHuman: a\n\nAssistant: b\n\nHuman: c\n\nAssistant:",
+            "\n\nHuman: a\n\nAssistant: b\n\nHuman: c RULES\n\nAssistant:",
+        ),
+        ("talk\n\nExpert:", "talk RULES\n\nExpert:"),
+        ("no blank line", " RULES\n\nno blank line"),
+    ],
+)
+def test_rules_are_spliced_into_the_end_of_the_head(prompt, told):
+    from adhere.training.recipes.iteralign.reflecting import spliced
+
+    assert spliced(prompt, "RULES") == told
+
+
+def test_the_proposer_sees_all_bad_answers_joined_by_a_blank_and_no_prompt(tmp_path):
+    write_texts(tmp_path, 4)
+    oracle = PublishedOracle()
+    with FakeServer(by_name(oracle=oracle, **say(bad_unless_told(1, 3)))) as server:
+        iterate(published(tmp_path, server), trainer=Trainer())
+    [asked] = oracle.proposed
+    assert asked["messages"][-1]["content"].endswith("Quack 1. Quack 3.")
+    assert "Question" not in str(asked["messages"])
+
+
+def test_published_mode_trains_on_revisions_that_are_still_bad(tmp_path):
+    write_texts(tmp_path, 2)
+    oracle, trainer = PublishedOracle(), Trainer()
+    with FakeServer(by_name(oracle=oracle, **say(lambda body: "Quack again."))) as server:
+        iterate(published(tmp_path, server), trainer=trainer)
+    assert [r["completion"][0]["content"] for r in trainer.rows[0]] == ["Quack again."] * 2
+    assert len(oracle.judged) == 1, "the same answer was judged once; revisions never"
+
+
+# ---------------------------------------------------------------- as recommended
+
+
+def wise(body):
+    """An oracle that judges by the planted phrase and writes the one rule for it."""
+    if "Below are" in last(body):
+        return rule_line("Do not advertise products by name.", "1")
+    return judged(body)
+
+
+def sells(*bad):
+    """A policy that advertises, on some prompts, until it is told not to."""
+
+    def reply(body):
+        text = last(body)
+        if "Do not advertise" in text:
+            return f"Any will do, {number(body)}."
+        trained = int(re.sub(r"\D", "", body["model"]) or 0)
+        planted = number(body) in bad and trained == 0
+        return f"{BAD} {number(body)}" if planted else f"Good {number(body)}."
+
+    return reply
+
+
+def write_held_out(folder, n=10):
+    rows = [{"id": f"h{i}", "prompt": f"Held, Question {100 + i}?"} for i in range(n)]
+    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / "held.jsonl"
+
+
+def test_recommended_mode_finds_the_rule_corrects_trains_and_looks(tmp_path):
+    write_prompts(tmp_path, 45)
+    held, trainer = write_held_out(tmp_path), Trainer()
+    bad = (1, 2, 30, 101, 102, 103)
+    with FakeServer(by_name(oracle=wise, **say(sells(*bad)))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=trainer)
+        found = Counter(kinds([b for b in server.bodies() if b["model"] == "oracle"]))
+    summary, run = result.summary, tmp_path / "run"
+    assert [one["state"] for one in summary["rounds"]] == ["trained", "clean", "clean"]
+    assert summary["first_look"]["bad_rate"]["value"] == 0.3
+    assert summary["rounds"][0]["look"]["bad_rate"]["value"] == 0.0
+    assert (summary["ended"], summary["model"]) == ("the pool is used up", "openai:policy-1")
+    spec = load_spec(run / "constitution.md")
+    assert [r.text for r in spec.safety] == ["Do not advertise products by name."]
+    assert spec.safety[0].source == "round 1: r1:p1"
+    # Verdicts: two looks of 10 prompts, 45 prompts, 2 revisions; and one proposal.
+    assert found == {"judge": 20 + 45 + 2, "propose": 1}
+    assert [row["prompt"][0]["content"] for row in trainer.rows[0]] == [
+        "Question 1?",
+        "Question 2?",
+    ]
+    assert lines(run / "rounds.jsonl")[0]["rules"]["novel_share"] == 1.0
+    page = (run / "report.html").read_text()
+    assert "Do not advertise products by name." in page
+    assert "BrandX" not in page and "Question 1?" not in page
+    assert summary["calls"]["propose"] == {"openai:oracle": 1}
+
+
+def test_later_rounds_train_from_the_base_on_all_pairs_so_far(tmp_path):
+    write_prompts(tmp_path, 60)
+    held, trainer = write_held_out(tmp_path), Trainer()
+
+    def policy(body):  # never learns
+        return sells(1, 30)({**body, "model": "policy"})
+
+    with FakeServer(by_name(oracle=wise, **say(policy))) as server:
+        iterate(plan(tmp_path, server, held_out=held, patience=None), trainer=trainer)
+    assert trainer.lineage == ["openai:policy"] * 2
+    assert [[r["id"] for r in rows] for rows in trainer.rows] == [["r1:p1"], ["r1:p1", "r2:p30"]]
+
+
+def test_the_same_rule_again_is_no_new_rule(tmp_path):
+    write_prompts(tmp_path, 40)
+    held = write_held_out(tmp_path)
+
+    def policy(body):
+        return sells(1, 30)({**body, "model": "policy"})
+
+    with FakeServer(by_name(oracle=wise, **say(policy))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+    first, second = result.summary["rounds"]
+    assert (first["rules"]["novel_share"], second["rules"]["novel_share"]) == (1.0, 0.0)
+    [rule] = result.summary["rules"]
+    assert rule["covers"] == ["r1:p1", "r2:p30"]
+
+
+def test_a_model_that_stops_talking_is_rolled_back_and_two_end_it(tmp_path):
+    write_prompts(tmp_path, 80)
+    held, trainer = write_held_out(tmp_path), Trainer()
+
+    def policy(body):
+        if body["model"] != "policy" and "Held" in last(body):
+            return "the the the the the the the the the the the the"
+        return sells(1, 30, 50, 70)({**body, "model": "policy"})
+
+    with FakeServer(by_name(oracle=wise, **say(policy))) as server:
+        made = plan(tmp_path, server, held_out=held)
+        result = iterate(made, trainer=trainer)
+        # With the guard off the same loop goes on with the broken model.
+        off = Trainer()
+        other = plan(tmp_path, server, held_out=held, guard=False, out=tmp_path / "off")
+        unguarded = iterate(other.model_copy(update={"start": "last"}), trainer=off)
+    states = [one["state"] for one in result.summary["rounds"]]
+    assert states == ["rolled_back", "rolled_back"]
+    assert result.summary["ended"] == "two models in a row stopped talking sense"
+    assert result.summary["model"] == "openai:policy"
+    assert any("distinct-2" in why for why in result.summary["rounds"][0]["collapse"])
+    assert [[r["id"] for r in rows] for rows in trainer.rows] == [["r1:p1"], ["r2:p30"]], (
+        "the pairs of a round that was rolled back are left out too"
+    )
+    assert [one["state"] for one in unguarded.summary["rounds"]] == ["trained"] * 3
+    assert off.lineage == ["openai:policy", "openai:policy-1", "openai:policy-2"]
+
+
+@pytest.mark.parametrize(
+    ("oracle", "policy", "states"),
+    [
+        ("refuses to propose", sells(1), ["no_rules"]),
+        ("no verdict", sells(1), ["undecided"]),
+        ("wise", lambda body: BAD, ["no_pairs"]),
+        ("wise", sells(), ["clean"]),
+    ],
+)
+def test_a_round_always_ends_in_a_state_and_keeps_what_it_has(tmp_path, oracle, policy, states):
+    write_prompts(tmp_path, 20)
+    held, trainer = write_held_out(tmp_path), Trainer()
+
+    def says(body):
+        if oracle == "no verdict":
+            return "I do not judge."
+        if oracle.startswith("refuses") and "Below are" in str(body["messages"]):
+            return "I'm sorry, but I can't help with that."
+        return wise(body)
+
+    with FakeServer(by_name(oracle=says, **say(policy))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=trainer)
+        before = len(server.bodies())
+        again = iterate(plan(tmp_path, server, held_out=held), trainer=trainer)
+        assert (len(server.bodies()), again.did_nothing) == (before, True)
+    assert [one["state"] for one in result.summary["rounds"]] == states
+    assert not trainer.plans
+    assert result.summary["model"] == "openai:policy"
+    assert result.exit_code == 0
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_a_training_that_breaks_down_ends_the_run_and_says_why(tmp_path):
+    write_prompts(tmp_path, 40)
+    held, trainer = write_held_out(tmp_path), Trainer(breaks=(1,))
+    with FakeServer(by_name(oracle=wise, **say(sells(1, 30)))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=trainer)
+    [only] = result.summary["rounds"]
+    assert (only["state"], only["why"]) == ("not_trained", "the loss is not finite")
+    assert "did not come to its end" in result.summary["ended"]
+    assert result.summary["model"] == "openai:policy"
+    assert load_spec(tmp_path / "run" / "constitution.md").safety
+
+
+def test_patience_ends_it_when_nothing_is_found_any_more(tmp_path):
+    write_prompts(tmp_path, 80)
+    held = write_held_out(tmp_path)
+    with FakeServer(by_name(oracle=wise, **say(sells()))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held, patience=2), trainer=Trainer())
+        assert len(result.summary["rounds"]) == 2
+        assert result.summary["ended"] == "no failure was found in 2 rounds"
+        # More patience goes on where it was.
+        more = plan(tmp_path, server, held_out=held, patience=3)
+        assert len(iterate(more, trainer=Trainer()).summary["rounds"]) == 3
+
+
+def test_edits_of_a_person_are_in_use_in_the_next_round(tmp_path):
+    write_prompts(tmp_path, 40)
+    held = write_held_out(tmp_path)
+    run = tmp_path / "run"
+
+    def policy(body):
+        text = last(body)
+        if "Name no maker" in text:
+            return f"Any, {number(body)}."
+        return sells(1, 30)({**body, "model": "policy"})
+
+    with FakeServer(by_name(oracle=wise, **say(policy))) as server:
+        iterate(plan(tmp_path, server, held_out=held, rounds=1), trainer=Trainer())
+        file = run / "constitution.md"
+        file.write_text(
+            file.read_text().replace("Do not advertise products by name.", "Name no maker.")
+        )
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+        told = [last(b) for b in server.bodies() if "When you answer" in last(b)]
+    assert any("- Name no maker." in text for text in told)
+    assert result.summary["edits"] == 1
+    assert result.summary["rounds"][1]["rules"]["edits"] == 1
+
+
+def test_another_pool_or_mode_is_another_run(tmp_path):
+    write_prompts(tmp_path, 20)
+    held = write_held_out(tmp_path)
+    with FakeServer(by_name(oracle=wise, **say(sells()))) as server:
+        iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+        with pytest.raises(BadInput, match="batch: the run has 20, this is 10"):
+            iterate(plan(tmp_path, server, held_out=held, batch=10), trainer=Trainer())
+        write_prompts(tmp_path, 21)
+        with pytest.raises(BadInput, match="pool"):
+            iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+
+
+def test_good_answers_may_be_replayed_beside_the_revisions(tmp_path):
+    write_prompts(tmp_path, 20)
+    held, trainer = write_held_out(tmp_path), Trainer()
+    with FakeServer(by_name(oracle=wise, **say(sells(1, 2)))) as server:
+        iterate(plan(tmp_path, server, held_out=held, replay=0.5), trainer=trainer)
+    ids = [row["id"] for row in trainer.rows[0]]
+    assert ids[:2] == ["r1:p1", "r1:p2"]
+    assert len(ids) == 4 and all(name.startswith("good:r1:") for name in ids[2:])
+
+
+def test_the_oracle_may_be_asked_whether_a_rule_is_new(tmp_path):
+    write_prompts(tmp_path, 40)
+    held = write_held_out(tmp_path)
+
+    def oracle(body):
+        text = last(body)
+        if "A new rule for an assistant" in text:
+            return "SAME: 1\nCONTRADICTS: 0"
+        if "Below are" in text and "These rules exist already" in text:
+            return rule_line("Leave the makers of goods unnamed at all times.", "1")
+        return wise(body)
+
+    def policy(body):
+        return sells(1, 30)({**body, "model": "policy"})
+
+    with FakeServer(by_name(oracle=oracle, **say(policy))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held, compare=True), trainer=Trainer())
+    assert {r["status"] for r in result.summary["rules"]} == {"active", "merged"}
+    assert result.summary["calls"]["compare"] == {"openai:oracle": 1}
+
+
+# ---------------------------------------------------------------- limits and bad input
+
+
+def test_a_limit_on_tokens_is_over_all_phases_and_a_higher_one_goes_on(tmp_path):
+    write_prompts(tmp_path, 20)
+    held = write_held_out(tmp_path)
+    with FakeServer(by_name(oracle=wise, **say(sells(1)))) as server:
+        first = iterate(
+            plan(tmp_path, server, held_out=held, stop={"tokens": 450}), trainer=Trainer()
+        )
+        assert (first.exit_code, bool(first.stopped)) == (4, True)
+        assert first.summary["stopped"]
+        whole = iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+        assert [one["state"] for one in whole.summary["rounds"]] == ["trained"]
+        asked = Counter(last(b) for b in server.bodies() if b["model"] == "policy")
+        assert max(asked.values()) == 1, "nothing is paid twice"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"oracle": None}, "--oracle MODEL"),
+        ({"prompts": []}, "found no pool"),
+        ({"training": {"model": "x"}}, "the loop sets it"),
+        ({"training": {"learningrate": 1}}, "no such field"),
+        ({"mode": "other"}, "mode: found 'other'"),
+        ({"repeats": 2}, "a round answers each prompt once"),
+        ({"found_by": "rules"}, "found no spec"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(tmp_path, fields, said):
+    write_prompts(tmp_path, 20)
+    with FakeServer(by_name()) as server, pytest.raises(ValueError, match=said):
+        plan(tmp_path, server, **fields)
+
+
+def test_an_empty_pool_and_a_server_to_be_trained_are_refused(tmp_path):
+    (tmp_path / "prompts.jsonl").write_text("")
+    with FakeServer(by_name()) as server:
+        with pytest.raises(BadInput, match="found no prompts"):
+            iterate(plan(tmp_path, server), trainer=Trainer())
+        with pytest.raises(BadInput, match="for it is trained"):
+            iterate(plan(tmp_path, server))
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_held_out_prompts_some_of_the_pool_are_set_aside(tmp_path):
+    from adhere.prompting import Prompts
+    from adhere.training.recipes.iteralign.pool import read_pool
+
+    write_prompts(tmp_path, 40)
+    pool = read_pool([tmp_path / "prompts.jsonl"], (), "none", Prompts())
+    rest, apart = set_aside(pool, 20, seed=0)
+    assert (len(rest.cases), len(apart.cases)) == (30, 10)
+    assert not set(rest.by_id) & set(apart.by_id)
+    assert set_aside(pool, 20, seed=0)[1].digest == apart.digest
+    assert [c.id for c in rest.cases] == sorted(rest.by_id, key=lambda name: int(name[1:]))
+
+
+class Watcher(Silent):
+    def __init__(self):
+        self.phases, self.rounds = [], []
+
+    def phase(self, number, name):
+        self.phases.append((number, name))
+        return super().phase(number, name)
+
+    def round(self, record):
+        self.rounds.append(record["state"])
+
+
+def test_whoever_watches_hears_of_phases_and_rounds(tmp_path):
+    write_prompts(tmp_path, 20)
+    held, watcher = write_held_out(tmp_path), Watcher()
+    with FakeServer(by_name(oracle=wise, **say(sells(1)))) as server:
+        iterate(plan(tmp_path, server, held_out=held), trainer=Trainer(), watcher=watcher)
+    assert list(dict.fromkeys(watcher.phases)) == [
+        (0, "probe"), (1, "redteam"), (1, "propose"), (1, "reflect"), (1, "train"), (1, "probe"),
+    ]  # fmt: skip
+    assert watcher.rounds == ["trained"]
+
+
+_ = (Path, Reply)
