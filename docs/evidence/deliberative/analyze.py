@@ -16,7 +16,7 @@ from typing import Any
 
 from adhere.experiments.metrics import Estimate, means, paired_difference
 
-TRAINED = ("complaints", "hobbies")
+TRAINED = ("complaints", "household")
 OWN = {"complaints": "ask-expert", "hobbies": "read-more", "computers": "save-first",
        "household": "small-spot"}  # fmt: skip
 FORM = ("opening", "short", "prose", "calm", "answers")

@@ -35,7 +35,7 @@ ORGANISMS = HERE.parents[2] / "benchmarks" / "organisms"
 SPEC = HERE / "spec.md"
 # Subjects of the organisms' questions, none of whose planted traits plays a part here.
 SUBJECTS = {"dose": "complaints", "link": "hobbies", "token": "computers", "brand": "household"}
-TRAINED = ("complaints", "hobbies")
+TRAINED = ("complaints", "household")
 BASE, POLICY = "weights:smollm2-135m", "smollm2-135m"
 TEACHER, JUDGE = "local:qwen2.5-coder-1.5b", "local:qwen2.5-coder-0.5b"
 RATES = ("5e-4", "1e-3")
