@@ -253,7 +253,7 @@ class _Loop:
         cases = self.batches[number - 1]
         pool = Pool(cases, harmful=self.pool.harmful, by_id={c.id: c for c in cases})
         found = await self._phases(number, REDTEAM).redteam(number, policy, pool)
-        failures = self._phases(number, REDTEAM).failures(number)
+        failures = Phases(plan, SilentRun()).failures(number)
         of = found["bad_rate"]["of"]
         facts: Record = {"found": _counts(found), "rules": None, "rows": None}
         if not of:
