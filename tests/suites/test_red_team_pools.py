@@ -101,6 +101,9 @@ def test_the_file_may_be_packed_and_may_be_one_list(tmp_path):
     packed = tmp_path / "attempts.jsonl.gz"
     packed.write_bytes(gzip.compress((json.dumps([{"transcript": TWO_TURNS}])).encode()))
     assert len(load_suite("hh_rlhf", path=packed).cases) == 2
+    one, two = (json.dumps({"transcript": f"Human: {n}"}) + "\n" for n in ("a", "b"))
+    packed.write_bytes(gzip.compress(one.encode()) + gzip.compress(two.encode()))
+    assert len(load_suite("hh_rlhf", path=packed).cases) == 2
     packed.write_bytes(gzip.compress(b"{}" * 500)[:-12])
     assert "cut off" in refused("hh_rlhf", path=packed)
     packed.write_bytes(b"no gzip")

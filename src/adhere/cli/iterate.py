@@ -132,8 +132,6 @@ def iterate(
          "training": {k: v for k, v in training.items() if v is not None} or None, "out": out},
         (run or RunOptions()).fields(),
     )  # fmt: skip
-    if "reuse" in fields:
-        fields.pop("reuse")
     plan = read_plan(IteratePlan, config, fields)
     check_trainable(plan)
     console = Console(stderr=True, quiet=quiet)

@@ -37,12 +37,14 @@ async def until_readable(
     *,
     reasks: int,
     compat: Compat = "strict",
+    again: str = "judge/again",
 ) -> T:
     """What `read` makes of the reply; an unreadable one is asked for again.
 
     Strict: with what was wrong. Only the last unreadable reply is shown back: a growing
-    conversation would confuse. Official: the same prompt again, each time as a new draw. Raises
-    Unreadable after `reasks` further tries, or the CallError of a call.
+    conversation would confuse. `again` is the template of that. Official: the same prompt again,
+    each time as a new draw. Raises Unreadable after `reasks` further tries, or the CallError of a
+    call.
     """
     messages, before, draw = list(opening), None, 0
     for attempt in range(reasks + 1):
@@ -58,8 +60,8 @@ async def until_readable(
                 raise
             spent.reasks += 1
             if compat == "strict":
-                again = prompts.render("judge/again", problem=str(problem), cut=got.cut)
-                messages = [*opening, assistant(_behind_thought(got)), user(again)]
+                said = prompts.render(again, problem=str(problem), cut=got.cut)
+                messages = [*opening, assistant(_behind_thought(got)), user(said)]
     raise AssertionError("the last try returns or raises")
 
 

@@ -165,14 +165,17 @@ def _parsed(text: str, wrong: Wrong) -> Any:
 
 
 def _unpacked(file: Path, raw: bytes) -> bytes:
-    """What a gzip file holds, of at most 64 MB."""
+    """What a gzip file holds, all of its members, of at most 64 MB."""
+    out = b""
     try:
-        reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
-        out = reader.decompress(raw, LARGEST_FILE + 1)
+        while raw:
+            reader = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            out += reader.decompress(raw, LARGEST_FILE + 1 - len(out))
+            if len(out) > LARGEST_FILE or reader.unconsumed_tail:
+                raise too_large(file, len(out))
+            if not reader.eof:
+                raise BadInput.at(file, None, "a gzip file that was cut off", "a whole one")
+            raw = reader.unused_data
     except zlib.error as error:
         raise BadInput.at(file, None, f"broken gzip ({error})", "a gzip file") from None
-    if len(out) > LARGEST_FILE or reader.unconsumed_tail:
-        raise too_large(file, len(out))
-    if not reader.eof:
-        raise BadInput.at(file, None, "a gzip file that was cut off", "a whole one")
     return out

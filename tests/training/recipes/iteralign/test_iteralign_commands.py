@@ -130,7 +130,9 @@ def model(folder, monkeypatch):
 
 @needs_torch
 def test_a_real_model_is_red_teamed_corrected_and_trained(model):
-    (model / "spec.md").write_text('# S\n## Safety\n- [no-yes] Say no yes.\n  check: absent(/[a-f]/)\n')
+    (model / "spec.md").write_text(
+        "# S\n## Safety\n- [no-yes] Say no yes.\n  check: absent(/[a-f]/)\n"
+    )
     with FakeServer(by_name(oracle=as_oracle)) as server:
         ended = run_here(*tiny(model, server, "--no-guard", "--rounds", 2, "--tries", 20))
         asked = len(server.bodies())

@@ -117,12 +117,110 @@ def test_edits_of_a_person_are_counted_and_taken_over(ledger, tmp_path):
     assert ledger.take_edits(4) == []
 
 
-def test_all_rules_removed_is_an_edit_too(ledger, tmp_path):
+def test_a_file_that_is_gone_is_no_edit_and_is_written_again(ledger, tmp_path):
     ledger.propose(1, [proposal("Never state a dose.")], "oracle")
     ledger.write_specs("")
     (tmp_path / "constitution.md").unlink()
-    assert [e["what"] for e in ledger.take_edits(2)] == ["removed"]
-    assert not ledger.active
+    assert ledger.take_edits(2) == []
+    ledger.write_specs("")
+    assert load_spec(tmp_path / "constitution.md").safety
+
+
+def test_what_a_person_writes_under_and_above_rules_stays(ledger, tmp_path):
+    ledger.propose(1, [proposal("Never state a dose.")], "oracle")
+    ledger.write_specs("About.")
+    file = tmp_path / "constitution.md"
+    text = file.read_text().replace(
+        "Never state a dose.", 'Never state a dose.\n  check: absent("mg")'
+    )
+    text = text[: text.index("## Behavioral")]  # the rule on answering is taken out
+    file.write_text(
+        "---\nversion: 7\nfallback: Ask a doctor.\n---\n" + text + "- Be kind to all.\n"
+    )
+    assert sorted(e["what"] for e in ledger.take_edits(2)) == ["added", "changed", "removed"]
+    ledger.write_specs("About.")
+    spec = load_spec(file)
+    assert (spec.version, spec.fallback) == ("7", "Ask a doctor.")
+    assert [(r.text, r.check) for r in spec.rules] == [
+        ("Never state a dose.", 'absent("mg")'), ("Be kind to all.", None),
+    ]  # fmt: skip
+    # The rule of one's own has an id now, so that editing its text is one edit.
+    edit(tmp_path, "Be kind to all.", "Be kind to everybody.")
+    assert [e["what"] for e in ledger.take_edits(3)] == ["changed"]
+    assert ledger.edits == 4
+
+
+def test_a_rule_that_is_moved_to_another_part_is_of_that_kind(ledger, tmp_path):
+    ledger.propose(1, [proposal("Never state a dose."), proposal("Write in short words.")], "o")
+    ledger.write_specs("")
+    file = tmp_path / "constitution.md"
+    lines = file.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if "short words" in line)
+    moved = lines[at : at + 2]
+    del lines[at : at + 2]
+    file.write_text("\n".join([*lines, *moved, ""]))
+    assert [(e["what"], e["kind"]) for e in ledger.take_edits(2)] == [("changed", "behavioral")]
+    assert [e.rule.kind for e in ledger.active] == ["safety", "behavioral"]
+
+
+def test_a_held_rule_is_let_in_as_the_person_words_it(ledger, tmp_path):
+    flagged = proposal("Always praise Doctor Quack.", flags=("it stands in f0",))
+    ledger.propose(1, [proposal("Never state a dose."), flagged], "oracle")
+    ledger.write_specs("")
+    lines = (tmp_path / "held.md").read_text().splitlines()
+    held = next(line for line in lines if "Quack" in line)
+    edit(tmp_path, "## Safety\n", f"## Safety\n{held.replace('Always', 'Never')}\n")
+    ledger.take_edits(2)
+    ledger.write_specs("")
+    assert "Never praise Doctor Quack." in texts(ledger)
+    assert "Always" not in (tmp_path / "constitution.md").read_text()
+
+
+def test_an_edit_for_the_next_round_changes_nothing_of_this_one(ledger, tmp_path):
+    ledger.write_specs("")
+    ledger.propose(1, [proposal("Never state a dose.")], "oracle")
+    ledger.write_specs("")
+    (tmp_path / "constitution.md").write_text(
+        (tmp_path / "constitution.md").read_text() + "- Do not advertise products.\n"
+    )
+    ledger.take_edits(3)  # round 2 has begun
+    [same] = ledger.propose(2, [proposal("Do not advertise products.", "b")], "oracle")
+    assert same.status == ACTIVE
+    again = Ledger(tmp_path)
+    assert [e.text for e in again.before(2)] == ["Never state a dose."]
+    assert len(again.entries) == 3
+
+
+def test_known_rules_of_a_round_are_the_same_after_its_own_came_in(ledger, tmp_path):
+    ledger.propose(1, [proposal("Never state a dose.")], "oracle")
+    ledger.write_specs("")
+    (tmp_path / "constitution.md").write_text(
+        (tmp_path / "constitution.md").read_text() + "- Do not advertise products.\n"
+    )
+    ledger.take_edits(2)
+    before = [e.text for e in ledger.before(2)]
+    ledger.propose(2, [proposal("Never advertise any products.", "b")], "oracle")
+    assert [e.text for e in ledger.before(2)] == before
+    assert len(before) == 2
+
+
+def test_a_held_rule_keeps_no_clean_one_out(ledger):
+    text = "Do not advertise products by name."
+    ledger.propose(1, [proposal(text, flags=("it stands in f0",))], "oracle")
+    [clean] = ledger.propose(2, [proposal(text, "b")], "oracle")
+    assert (clean.status, texts(ledger)) == (ACTIVE, [text])
+    [one, two] = ledger.propose(
+        3, [proposal("Give no address.", flags=("x",)), proposal("Give no address.")], "oracle"
+    )
+    assert (one.status, two.status) == (HELD, ACTIVE)
+    assert one.id != two.id
+
+
+def test_texts_that_no_spec_can_hold_do_not_stop_the_ledger(ledger, tmp_path):
+    made = ledger.propose(1, [proposal("\u200b"), proposal("word " * 5000)], "oracle")
+    assert len(made) == 1
+    ledger.write_specs("")
+    assert load_spec(tmp_path / "constitution.md").safety
 
 
 def test_rules_that_were_never_written_were_not_removed(ledger, tmp_path):
@@ -173,3 +271,26 @@ def test_the_constitution_is_a_spec_with_a_rule_on_answering(ledger, tmp_path):
         "Never state a dose.", "Answer what was asked, unless another rule forbids it.",
     ]  # fmt: skip
     assert spec.rules[0].source == "round 1: a, b"
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("SAME: 0\nCONTRADICTS: 0", (0, [])),
+        ("SAME: 2\nCONTRADICTS: 1, 3", (2, [1, 3])),
+        ("SAME: 0\nCONTRADICTS: 0\n\n2. is close, but another rule.", (0, [])),
+        ("SAME: 4\nCONTRADICTS: 0", None),
+        ("SAME: 1\nCONTRADICTS: 1", None),
+        ("SAME: 1\nSAME: 2\nCONTRADICTS: 0", None),
+        ("neither", None),
+    ],
+)
+def test_what_an_oracle_says_of_two_rules_is_read_in_one_way_or_not_at_all(reply, found):
+    from adhere.judging.parsing import Unreadable
+    from adhere.training.recipes.iteralign.compare import parse
+
+    if found is None:
+        with pytest.raises(Unreadable):
+            parse(reply, 3)
+    else:
+        assert parse(reply, 3) == found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from adhere.spec import load_spec
 from adhere.training.recipes.iteralign.loop import Silent, iterate, set_aside
 from adhere.training.recipes.iteralign.rounds_plan import IteratePlan
 from support.clair import by_name
-from support.fake_server import FakeServer, Reply
+from support.fake_server import FakeServer, Fault, Reply
 from support.iterating import (
     BAD,
     judge,
@@ -361,8 +360,8 @@ def test_a_model_that_stops_talking_is_rolled_back_and_two_end_it(tmp_path):
     assert [[r["id"] for r in rows] for rows in trainer.rows] == [["r1:p1"], ["r2:p30"]], (
         "the pairs of a round that was rolled back are left out too"
     )
-    assert [one["state"] for one in unguarded.summary["rounds"]] == ["trained"] * 3
-    assert off.lineage == ["openai:policy", "openai:policy-1", "openai:policy-2"]
+    assert [one["state"] for one in unguarded.summary["rounds"]] == ["trained"] * 4
+    assert off.lineage == ["openai:policy", *(f"openai:policy-{n}" for n in (1, 2, 3))]
 
 
 @pytest.mark.parametrize(
@@ -393,7 +392,7 @@ def test_a_round_always_ends_in_a_state_and_keeps_what_it_has(tmp_path, oracle, 
     assert [one["state"] for one in result.summary["rounds"]] == states
     assert not trainer.plans
     assert result.summary["model"] == "openai:policy"
-    assert result.exit_code == 0
+    assert result.exit_code == (3 if states == ["undecided"] else 0)
     assert (tmp_path / "run" / "report.html").is_file()
 
 
@@ -488,6 +487,113 @@ def test_the_oracle_may_be_asked_whether_a_rule_is_new(tmp_path):
     assert result.summary["calls"]["compare"] == {"openai:oracle": 1}
 
 
+def test_a_server_that_fails_is_no_finding_about_the_model(tmp_path):
+    write_prompts(tmp_path, 20)
+    held = write_held_out(tmp_path)
+    broken = ["propose"]
+
+    def oracle(body):
+        if "Below are" in last(body) and "propose" in broken:
+            return Fault(500)
+        return wise(body)
+
+    with FakeServer(by_name(oracle=oracle, **say(sells(1)))) as server:
+        first = iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+        assert (first.exit_code, first.summary["rounds"]) == (4, [])
+        assert "1 of 1 calls failed in 0001/propose" in first.stopped
+        broken.clear()
+        second = iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+    assert [one["state"] for one in second.summary["rounds"]] == ["trained"]
+
+
+def test_a_row_that_failed_stays_failed_once_others_were_built_on_its_phase(tmp_path):
+    write_prompts(tmp_path, 20)
+    held = write_held_out(tmp_path)
+    once = [True]
+
+    def policy(body):
+        if once[0] and number(body) == 7:
+            once[0] = False
+            return Fault(500)
+        return sells(1, 7)(body)
+
+    class Killed(Exception):
+        pass
+
+    def killed(plan):
+        raise Killed
+
+    with FakeServer(by_name(oracle=wise, **say(policy))) as server:
+        with pytest.raises(Killed):
+            iterate(plan(tmp_path, server, held_out=held), trainer=killed)
+        trainer = Trainer()
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=trainer)
+    [only] = result.summary["rounds"]
+    assert (only["state"], only["found"]["failed"]) == ("trained", 1)
+    assert [row["id"] for row in trainer.rows[0]] == ["r1:p1"]
+
+
+def test_time_is_limited_over_all_phases(tmp_path):
+    write_prompts(tmp_path, 40)
+    held = write_held_out(tmp_path)
+
+    def slow(body):
+        return Reply(sells(1, 30)(body), delay=0.05)
+
+    with FakeServer(by_name(oracle=wise, **say(slow))) as server:
+        made = plan(tmp_path, server, held_out=held, stop={"seconds": 0.3})
+        first = iterate(made, trainer=Trainer())
+        assert (first.exit_code, "deadline" in first.stopped) == (4, True)
+        assert len(iterate(plan(tmp_path, server, held_out=held), trainer=Trainer()).summary[
+            "rounds"]) == 2  # fmt: skip
+
+
+def test_whether_the_oracle_holds_to_a_schema_is_asked_once(tmp_path):
+    write_prompts(tmp_path, 40)
+    held = write_held_out(tmp_path)
+
+    def oracle(body):
+        return "Four." if "two and two" in last(body) else wise(body)
+
+    with FakeServer(by_name(oracle=oracle, **say(sells(1, 30)))) as server:
+        made = plan(tmp_path, server, held_out=held, oracle=judge("oracle", server, output="auto"))
+        iterate(made, trainer=Trainer())
+        asked = [b for b in server.bodies() if "two and two" in last(b)]
+    assert len(asked) == 1
+
+
+def test_held_out_prompts_that_are_in_the_pool_are_told(tmp_path):
+    write_prompts(tmp_path, 20)
+    with FakeServer(by_name(oracle=wise, **say(sells()))) as server:
+        made = plan(tmp_path, server, held_out=tmp_path / "prompts.jsonl")
+        result = iterate(made, trainer=Trainer())
+    [note] = result.summary["pool"]["notes"]
+    assert note.startswith("20 of 20 held-out prompts are nearly the same")
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    from adhere.prompting import Prompts
+    from adhere.training.recipes.iteralign.pool import read_pool
+
+    for folder, start in (("a", 0), ("b", 5)):
+        (tmp_path / folder).mkdir()
+        write_prompts(tmp_path / folder, 5, start)
+    files = [tmp_path / folder / "prompts.jsonl" for folder in ("a", "b")]
+    pool = read_pool(files, (), "none", Prompts())
+    assert len(pool.by_id) == 10
+    assert {"prompts:p0", "prompts~2:p5"} <= set(pool.by_id)
+
+
+def test_one_model_in_several_roles_is_told(tmp_path):
+    write_prompts(tmp_path, 20)
+    held = write_held_out(tmp_path)
+    with FakeServer(by_name(oracle=wise, **say(sells(1)))) as server:
+        result = iterate(plan(tmp_path, server, held_out=held), trainer=Trainer())
+    assert result.summary["not_apart"] == [
+        "the oracle is the judge: it writes rules for what it called bad"
+    ]
+
+
 # ---------------------------------------------------------------- limits and bad input
 
 
@@ -513,6 +619,8 @@ def test_a_limit_on_tokens_is_over_all_phases_and_a_higher_one_goes_on(tmp_path)
         ({"prompts": []}, "found no pool"),
         ({"training": {"model": "x"}}, "the loop sets it"),
         ({"training": {"learningrate": 1}}, "no such field"),
+        ({"training": {"epochs": -1}}, "training: epochs"),
+        ({"training": {"tune": "foo"}}, "training: tune"),
         ({"mode": "other"}, "mode: found 'other'"),
         ({"repeats": 2}, "a round answers each prompt once"),
         ({"found_by": "rules"}, "found no spec"),
@@ -568,6 +676,3 @@ def test_whoever_watches_hears_of_phases_and_rounds(tmp_path):
         (0, "probe"), (1, "redteam"), (1, "propose"), (1, "reflect"), (1, "train"), (1, "probe"),
     ]  # fmt: skip
     assert watcher.rounds == ["trained"]
-
-
-_ = (Path, Reply)

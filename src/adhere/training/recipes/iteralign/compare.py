@@ -31,7 +31,7 @@ from adhere.prompting import Prompts
 from adhere.records import SCHEMA_VERSION
 from adhere.records.run_folder import Key
 from adhere.training.recipes.iteralign.finding import Finder
-from adhere.training.recipes.iteralign.ledger import Entry
+from adhere.training.recipes.iteralign.ledger import ACTIVE, Entry
 from adhere.training.recipes.iteralign.plan import OPERATIONAL, ModulePlan
 from adhere.training.recipes.iteralign.redteam import failed
 from adhere.training.recipes.iteralign.seats import (
@@ -46,7 +46,7 @@ KIND = "compare"
 TOKENS = 120
 COMPARED, NONE = "compared", "none"
 _SAME = re.compile(r"SAME:\s*(\d+)", re.IGNORECASE)
-_AGAINST = re.compile(r"CONTRADICTS:\s*([\d,\s]+)", re.IGNORECASE)
+_AGAINST = re.compile(r"CONTRADICTS:[ \t]*(\d[\d, \t]*)", re.IGNORECASE)
 
 
 class ComparePlan(ModulePlan):
@@ -75,8 +75,8 @@ class CompareInputs:
         return [("rules", e.id, "", "", 0) for e in self.new if self.beside(e)]
 
     def beside(self, entry: Entry) -> list[Entry]:
-        """The rules that a new one is compared with: all before it."""
-        earlier = self.new[: self.new.index(entry)]
+        """The rules that a new one is compared with: those in use before it."""
+        earlier = [e for e in self.new[: self.new.index(entry)] if e.status == ACTIVE]
         return [*self.known, *earlier]
 
     def identity(self) -> dict[str, Any]:

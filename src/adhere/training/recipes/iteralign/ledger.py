@@ -17,7 +17,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ SCHEMA_VERSION = 1
 # What a rule is at present. `held`: flagged, until a person lets it in.
 ACTIVE, HELD, DUPLICATE, MERGED, REMOVED = "active", "held", "duplicate", "merged", "removed"
 
+LONGEST = 8_000  # characters of a rule
 SIMILAR = 0.85  # of words, beyond which a rule is taken for one that is there
 
 # A constitution of limits alone is kept best by saying nothing.
@@ -74,6 +75,7 @@ class Entry:
     same_as: str = ""
     by: str = "oracle"
     contradicts: tuple[str, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)  # check, category...: a person's
 
     @property
     def rule(self) -> Rule:
@@ -83,12 +85,13 @@ class Entry:
         if self.by != "oracle":
             source = f"{source}; edited by a person" if self.covers else "a person"
         kind = "behavioral" if self.kind == "behavioral" else "safety"
-        return Rule(self.id, kind, self.text, source=_clean(source))  # type: ignore[arg-type]
+        return Rule(self.id, kind, self.text, source=_clean(source), **self.keys)  # type: ignore[arg-type]
 
 
 def plain_rule(text: str) -> str:
-    """A rule's text as it is kept: one line, nothing hidden."""
-    return one_line(_CONTROL.sub(" ", without_hidden(text)))
+    """A rule's text as it is kept: one line, nothing hidden, no longer than a spec file takes."""
+    plain = one_line(_CONTROL.sub(" ", without_hidden(text)))
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]} ..."
 
 
 def _clean(text: str) -> str:
@@ -129,7 +132,11 @@ def _judged(
     out: list[Entry] = []
     for proposal in proposals:
         text = plain_rule(proposal.text)
-        known = [e for e in (*there, *out) if e.status in (ACTIVE, HELD, REMOVED)]
+        if not text:
+            continue
+        # A rule that nobody let in yet keeps out no clean one.
+        kinds = (ACTIVE, REMOVED, HELD) if proposal.flags else (ACTIVE, REMOVED)
+        known = [e for e in (*there, *out) if e.status in kinds]
         same = next(
             (
                 e.id
@@ -140,9 +147,12 @@ def _judged(
             "",
         )
         status = DUPLICATE if same else HELD if proposal.flags else ACTIVE
+        name = f"r{round_}-{derive_id(text)}"
+        if not same and any(e.id == name for e in (*there, *out)):
+            name = f"{name[:60]}-b"  # its held twin has the name
         out.append(
             Entry(
-                f"r{round_}-{derive_id(text)}", text, proposal.kind, round_, proposal.covers,
+                name, text, proposal.kind, round_, proposal.covers,
                 proposal.flags, status, same,
             )
         )  # fmt: skip
@@ -150,15 +160,40 @@ def _judged(
 
 
 def as_spec_text(
-    entries: Iterable[Entry], *, name: str, about: str = "", status: str = ACTIVE
+    entries: Iterable[Entry],
+    *,
+    name: str,
+    about: str = "",
+    status: str = ACTIVE,
+    answers: bool = True,
+    like: Specification | None = None,
 ) -> str:
-    """The rules of a status as a spec file; empty where there are none."""
+    """The rules of a status as a spec file; empty where there are none.
+
+    `answers`: add the rule on answering. `like`: the file as a person left it, whose name, version,
+    description and fallback stay.
+    """
     rules = {e.id: e.rule for e in entries if e.status == status}
     if not rules:
         return ""
-    more = () if status != ACTIVE or ANSWERS.id in rules else (ANSWERS,)
-    spec = Specification(name, (*rules.values(), *more), description=_clean(about))
-    return write_markdown(spec)
+    more = (ANSWERS,) if answers and status == ACTIVE and ANSWERS.id not in rules else ()
+    made = Specification(name, (*rules.values(), *more), description=_clean(about))
+    if like is not None:
+        made = replace(like, rules=made.rules)
+    return write_markdown(made)
+
+
+def _keys(rule: Rule) -> dict[str, str]:
+    found = {key: getattr(rule, key) for key in ("check", "applies", "category", "summary")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _as_written(entry: Entry) -> dict[str, Any]:
+    return {"text": entry.text, "kind": entry.rule.kind, "keys": dict(entry.keys)}
+
+
+def _as_found(rule: Rule) -> dict[str, Any]:
+    return {"text": rule.text, "kind": rule.kind, "keys": _keys(rule)}
 
 
 class Ledger:
@@ -194,18 +229,18 @@ class Ledger:
         """What the rules are now, by id; a duplicate has only added to what its twin covers."""
         return self.at(None)
 
-    def at(self, round_: int | None) -> dict[str, Entry]:
-        """What the rules were when a round had its own, edits made before it included."""
+    def at(self, round_: int | None, *, own: bool = True) -> dict[str, Entry]:
+        """What the rules were when a round had its own (or had none yet), edits for it included."""
         found: dict[str, Entry] = {}
         for event in self.events:
             if round_ is not None and event["round"] > round_:
                 continue
+            if not own and event["round"] == round_ and not _is_edit(event):
+                continue
             if event["event"] == "proposed":
                 for entry in map(_entry, event["rules"]):
                     if entry.status == DUPLICATE:
-                        known = found[entry.same_as]
-                        both = dict.fromkeys((*known.covers, *entry.covers))
-                        found[known.id] = replace(known, covers=tuple(both))
+                        _add_covers(found, entry.same_as, entry.covers)
                     else:
                         found[entry.id] = entry
             elif event["event"] == "compared":
@@ -220,6 +255,7 @@ class Ledger:
         entry, against = found[event["id"]], event["contradicts"]
         if event["same_as"]:
             found[entry.id] = replace(entry, status=MERGED, same_as=event["same_as"])
+            _add_covers(found, event["same_as"], entry.covers)
         elif against:
             flag = f"contradicts {', '.join(against)}"
             found[entry.id] = replace(
@@ -227,16 +263,17 @@ class Ledger:
             )
 
     @staticmethod
-    def _edited(found: dict[str, Entry], event: Mapping[str, Any], round_: int) -> None:
-        name, what = event["id"], event["what"]
+    def _edited(found: dict[str, Entry], edit: Mapping[str, Any], round_: int) -> None:
+        name, what = edit["id"], edit["what"]
         if what == "removed":
-            found[name] = replace(found[name], status=REMOVED)
-        elif what == "admitted":
-            found[name] = replace(found[name], status=ACTIVE, by="person")
-        elif what == "changed":
-            found[name] = replace(found[name], text=event["text"], by="person")
+            if name in found:
+                found[name] = replace(found[name], status=REMOVED)
+            return
+        own = {"text": edit["text"], "kind": edit["kind"], "keys": edit["keys"], "by": "person"}
+        if name in found:
+            found[name] = replace(found[name], status=ACTIVE, **own)
         else:
-            found[name] = Entry(name, event["text"], event["kind"], round_, by="person")
+            found[name] = Entry(name, round=round_, **own)
 
     @property
     def active(self) -> list[Entry]:
@@ -249,7 +286,8 @@ class Ledger:
 
     def before(self, round_: int) -> list[Entry]:
         """The rules in use when a round proposes: without its own."""
-        return [entry for entry in self.active_in(round_) if entry.round < round_ or _mine(entry)]
+        entries = self.at(round_, own=False).values()
+        return [entry for entry in entries if entry.status == ACTIVE]
 
     def proposed_in(self, round_: int) -> list[Entry] | None:
         """The proposals of a round as they came, duplicates too; None for a round without."""
@@ -275,7 +313,7 @@ class Ledger:
         """
         if (known := self.proposed_in(round_)) is not None:
             return known
-        there = list(self.entries.values())
+        there = list(self.at(round_).values())
         new = _judged(proposals, there, round_, SIMILAR if dedupe else 2.0)
         rules = [vars(entry) for entry in new]
         self._append({"event": "proposed", "round": round_, "oracle": oracle, "rules": rules})
@@ -291,32 +329,53 @@ class Ledger:
     def take_edits(self, round_: int) -> list[dict[str, Any]]:
         """What a person changed in constitution.md since it was written, as edits for a round.
 
-        Raises BadInput for a file that cannot be read any more.
+        A file that is gone is no edit: it is written again. Raises BadInput for one that cannot be
+        read any more.
         """
-        file, written = self.folder / CONSTITUTION_FILE, self._written()
-        if written is None or not (file.is_file() or written):
+        written, spec = self._written(), self._read_spec()
+        if written is None or spec is None:
             return []
-        now = {r.id: r for r in load_spec(file).rules} if file.is_file() else {}
+        now = {rule.id: rule for rule in spec.rules}
         entries = self.entries
         found: list[dict[str, Any]] = []
         for name, rule in now.items():
-            known = entries.get(name)
-            if name == ANSWERS.id:
-                continue
+            told, known = _as_found(rule), entries.get(name)
+            if name == ANSWERS.id and known is None and rule.text == ANSWERS.text:
+                continue  # as we wrote it
             if known is None:
-                found.append({"what": "added", "id": name, "text": rule.text, "kind": rule.kind})
-            elif name not in written and known.status != ACTIVE:
-                found.append({"what": "admitted", "id": name})
-            elif rule.text not in (known.text, written.get(name)):
-                found.append({"what": "changed", "id": name, "text": rule.text})
+                # An id of its own, so that the text may be edited and the rule stay the same.
+                own = name if name != derive_id(rule.text) else f"own-{name}"
+                if own not in entries or entries[own].status == REMOVED:
+                    found.append({"what": "added", "id": own, **told})
+            elif known.status != ACTIVE and name not in written:
+                found.append({"what": "admitted", "id": name, **told})
+            elif told not in (_as_written(known), written.get(name)):
+                found.append({"what": "changed", "id": name, **told})
+        gone = [name for name in written if name not in now]
         found += [
             {"what": "removed", "id": name}
-            for name in written
-            if name not in now and entries[name].status == ACTIVE
+            for name in gone
+            if name in entries and entries[name].status == ACTIVE
         ]
+        if ANSWERS.id in gone and ANSWERS.id not in entries and self.answers:
+            found.append({"what": "removed", "id": ANSWERS.id})
         if found:
             self._append({"event": "edited", "round": round_, "edits": found})
         return found
+
+    @property
+    def answers(self) -> bool:
+        """Whether the rule on answering stands in the file: until a person takes it out."""
+        return not any(
+            edit["what"] == "removed" and edit["id"] == ANSWERS.id
+            for event in self.events
+            if _is_edit(event)
+            for edit in event["edits"]
+        )
+
+    def _read_spec(self) -> Specification | None:
+        file = self.folder / CONSTITUTION_FILE
+        return load_spec(file) if file.is_file() else None
 
     def edits_in(self, round_: int) -> int:
         """How many edits of a person a round took over."""
@@ -328,22 +387,27 @@ class Ledger:
         return sum(len(event["edits"]) for event in self.events if _is_edit(event))
 
     def write_specs(self, about: str) -> None:
-        """Write constitution.md and held.md anew; a file without rules is not there."""
-        entries = list(self.entries.values())
-        for name, title, status in (
-            (CONSTITUTION_FILE, "Constitution", ACTIVE),
-            (HELD_FILE, "Held back", HELD),
-        ):
-            text = as_spec_text(entries, name=title, about=about, status=status)
+        """Write constitution.md and held.md anew; a file without rules is not there.
+
+        Raises BadInput where a person left the first in a state that cannot be read.
+        """
+        entries, like = list(self.entries.values()), self._read_spec()
+        first = as_spec_text(
+            entries, name="Constitution", about=about, answers=self.answers, like=like
+        )
+        held = as_spec_text(entries, name="Held back", about=about, status=HELD)
+        for name, text in ((CONSTITUTION_FILE, first), (HELD_FILE, held)):
             if text:
                 write_atomic(self.folder / name, text)
             else:
                 (self.folder / name).unlink(missing_ok=True)
         # Behind the file: a kill between the two must not look like an edit of a person.
-        texts = {entry.id: entry.text for entry in entries if entry.status == ACTIVE}
-        write_atomic(self.folder / _WRITTEN, dump_json(texts) + "\n")
+        told = {entry.id: _as_written(entry) for entry in entries if entry.status == ACTIVE}
+        if told and self.answers:
+            told.setdefault(ANSWERS.id, _as_found(ANSWERS))
+        write_atomic(self.folder / _WRITTEN, dump_json(told) + "\n")
 
-    def _written(self) -> dict[str, str] | None:
+    def _written(self) -> dict[str, Any] | None:
         """The rules as they were last written into constitution.md, by id; None for never."""
         try:
             found = json.loads((self.folder / _WRITTEN).read_text(encoding="utf-8"))
@@ -366,8 +430,10 @@ class Ledger:
         self.events.append(json.loads(text))
 
 
-def _mine(entry: Entry) -> bool:
-    return entry.by == "person" and not entry.covers
+def _add_covers(found: dict[str, Entry], name: str, covers: Sequence[str]) -> None:
+    if (known := found.get(name)) is not None:
+        both = dict.fromkeys((*known.covers, *covers))
+        found[name] = replace(known, covers=tuple(both))
 
 
 def _is_edit(event: Mapping[str, Any]) -> bool:

@@ -18,17 +18,21 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from adhere.errors import EXIT_DONE, AdhereError, BadInput, Stopped
+from adhere.chat import Case
+from adhere.errors import EXIT_DONE, EXIT_INCOMPLETE, AdhereError, BadInput, Stopped
+from adhere.experiments.clusters import clusters_of
 from adhere.experiments.phases import Listener
 from adhere.experiments.roles import decodes_here
 from adhere.experiments.starts import RunResult, new_record
 from adhere.experiments.starts import Silent as SilentRun
+from adhere.judging.replies import offers_schema
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
 from adhere.prompting import Prompts
@@ -50,6 +54,7 @@ TRAINED, CLEAN, UNDECIDED, NO_RULES = "trained", "clean", "undecided", "no_rules
 NO_PAIRS, NOT_TRAINED, ROLLED_BACK = "no_pairs", "not_trained", "rolled_back"
 
 PREFIX = "weights:"
+_COMPARED = 4000  # prompts up to which all are compared; clustering tens of thousands takes minutes
 Record = dict[str, Any]
 # Trains as a plan says; the new model as plans name it (`weights:FOLDER`). Raises Stopped for a
 # training that broke down.
@@ -129,7 +134,7 @@ class _Loop:
         self.templates.check_all()
         self._read_prompts()
         _check_models(self.plan, self.pool, self.templates)
-        self._began = time.monotonic()
+        self._began = self._start = time.monotonic()
 
     def _read_prompts(self) -> None:
         """The pool, and the prompts that models are measured on."""
@@ -138,6 +143,11 @@ class _Loop:
         self.held_out: Pool | None = None
         if plan.held_out:
             self.held_out = read_pool(plan.held_out, (), "none", self.templates)
+            if alike := overlap(self.pool, self.held_out):
+                self.pool = replace(self.pool, notes=(*self.pool.notes, (
+                    f"{alike} of {len(self.held_out.cases)} held-out prompts are nearly the same "
+                    "as one of the pool, or begin like it"
+                )))  # fmt: skip
         elif plan.guard:
             self.pool, self.held_out = set_aside(self.pool, plan.batch, plan.sampling.seed)
         self.batches = batches(self.pool.cases, plan.batch)
@@ -164,7 +174,9 @@ class _Loop:
                 summary = self._tell(str(stopped) if stopped else "")
         if stopped is not None:
             return RunResult(plan.out, summary, False, str(stopped), Stopped.exit_code)
-        return RunResult(plan.out, summary, before == len(self.records), "", EXIT_DONE)
+        open_ = summary["undecided"] > plan.max_unscored * summary["answers"]
+        code = EXIT_INCOMPLETE if open_ else EXIT_DONE
+        return RunResult(plan.out, summary, before == len(self.records), "", code)
 
     def _identity(self) -> Record:
         plan = self.plan
@@ -211,6 +223,7 @@ class _Loop:
                         connect(policy, Limiter(limits.concurrency), note=self.watcher.note)
                     )
                     opened = policy.model
+                await self._settle_output()
                 await self._first_look(policy)
                 if self.ended:
                     return None
@@ -236,7 +249,27 @@ class _Loop:
         return models[-1] if models else self.plan.policy.model
 
     def _phases(self, number: int, name: str) -> Phases:
-        return Phases(self.plan, self.watcher.phase(number, name))
+        return Phases(self.plan, self.watcher.phase(number, name), self._start)
+
+    async def _settle_output(self) -> None:
+        """Find out once, and not in each phase, whether oracle and judge hold to a schema."""
+        plan, known = self.plan, {}
+        for role in ("oracle", "judge"):
+            config = getattr(plan, role)
+            asked = plan.found_by == "judge" if role == "judge" else plan.form == "rules"
+            if config is None or config.output != "auto" or not asked:
+                continue
+            fact = f"schema {config.model} {config.base_url or ''}"
+            if (found := self.folder.get_fact(fact)) is None:
+                limits = plan.limits
+                opened = connect(
+                    config.model_only(), Limiter(limits.concurrency), timeout=limits.timeout
+                )
+                async with opened as model:
+                    found = await offers_schema(model)
+                self.folder.put_fact(fact, found)
+            known[role] = config.model_copy(update={"output": "json" if found else "text"})
+        self.plan = plan.model_copy(update=known)
 
     async def _first_look(self, policy: ModelConfig) -> None:
         """The first model on the held-out prompts."""
@@ -306,7 +339,9 @@ class _Loop:
         }
         if plan.form == "published":
             # A batch goes by its own text, as it stands, whatever was written before.
-            return [replace(e, text=p.text) for e, p in zip(entries, proposals, strict=True)], facts
+            return [
+                Entry(f"r{number}-batch", p.text, p.kind, number, p.covers) for p in proposals
+            ], facts
         return ledger.active_in(number), facts
 
     def _write_specs(self) -> None:
@@ -322,7 +357,7 @@ class _Loop:
         rows = self._rows(number)
         model = plan.policy.model if plan.start == "base" else self._model_now()
         made = plan.train_plan(model, rows, folder / TRAIN)
-        self.watcher.phase(number, TRAIN)
+        self._phases(number, TRAIN).check_time()
         try:
             trained = self.trainer(made)
         except Stopped as error:
@@ -411,13 +446,16 @@ class _Loop:
         if first is None or len(rates) < patience or first["bad_rate"]["value"] is None:
             return ""
         before = min([first["bad_rate"]["value"], *rates[:-patience]])
-        if min(rates[-patience:]) >= before:
+        if before > 0 and min(rates[-patience:]) >= before:
             return f"{patience} models in a row were no better on the held-out prompts"
         return ""
 
     def _tell(self, stopped: str) -> Mapping[str, Any]:
         """Write what there is to read: the ledger's specs, the table of rounds, the page."""
-        self._write_specs()
+        try:
+            self._write_specs()
+        except BadInput as error:  # half saved by whoever edits it: theirs stays as it is
+            self.watcher.note(f"note: {error.message}")
         return write_story(
             self.plan, self.folder, self.ledger, self.records,
             ended=self.ended, stopped=stopped, model=self._model_now(),
@@ -425,10 +463,25 @@ class _Loop:
         )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt as clusters see it: conversations that begin alike belong together."""
+
+    prompt: str
+    group: str
+
+
+def _clusters(cases: Sequence[Case]) -> tuple[int, ...]:
+    seen = [_Prompt(case.prompt, next(m.text for m in case.messages if m.text)) for case in cases]
+    return clusters_of(seen, by_text=len(seen) <= _COMPARED).numbers
+
+
 def set_aside(pool: Pool, count: int, seed: int) -> tuple[Pool, Pool]:
     """The pool less some prompts, and those: what models are measured on where nothing else is.
 
-    At most a quarter of the pool. Raises BadInput for a pool of fewer than four prompts.
+    At most a quarter of the pool, by clusters of like prompts (and of conversations that begin
+    alike); where all are alike by prompts, and a note says so. Raises BadInput for a pool of fewer
+    than four prompts.
     """
     count = min(count, len(pool.cases) // 4)
     if not count:
@@ -437,14 +490,31 @@ def set_aside(pool: Pool, count: int, seed: int) -> tuple[Pool, Pool]:
             "aside to measure models on; expected four or more",
             hint="Give --held-out FILE.jsonl, or leave the guard out (--no-guard).",
         )
-    order = random.Random(seed).sample(range(len(pool.cases)), len(pool.cases))  # noqa: S311
-    mine = set(order[:count])
+    numbers, notes = _clusters(pool.cases), pool.notes
+    sizes = Counter(numbers)
+    mine: set[int] = set()
+    order = random.Random(seed).sample(sorted(sizes), len(sizes))  # noqa: S311
+    for cluster in order:
+        if len(mine) + sizes[cluster] <= count:
+            mine |= {at for at, number in enumerate(numbers) if number == cluster}
+    if len(mine) < max(1, count // 2):
+        places = range(len(pool.cases))
+        mine = set(random.Random(seed).sample(places, count))  # noqa: S311
+        notes += ("the held-out prompts are like those of the pool: too few are unlike the others",)
     apart = tuple(case for at, case in enumerate(pool.cases) if at in mine)
     rest = tuple(case for at, case in enumerate(pool.cases) if at not in mine)
     return (
-        Pool(rest, pool.sources, pool.notes, pool.harmful, {c.id: c for c in rest}),
+        Pool(rest, pool.sources, notes, pool.harmful, {c.id: c for c in rest}),
         Pool(apart, pool.sources, (), pool.harmful, {c.id: c for c in apart}),
     )
+
+
+def overlap(pool: Pool, held_out: Pool) -> int:
+    """How many held-out prompts are nearly the same as one of the pool, or begin like it."""
+    cases = (*pool.cases, *held_out.cases)
+    numbers = _clusters(cases)
+    there = set(numbers[: len(pool.cases)])
+    return sum(number in there for number in numbers[len(pool.cases) :])
 
 
 def look_of(summary: Mapping[str, Any]) -> Record:

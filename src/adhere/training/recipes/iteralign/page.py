@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from adhere import __version__
 from adhere.reporting import formats as f
-from adhere.reporting.grid import Cell, Column, Grid, estimate, estimate_bar
+from adhere.reporting.grid import Cell, Column, Grid, estimate
 from adhere.reporting.line_chart import STYLE, Chart, Series, to_svg
 from adhere.reporting.templating import asset, content_policy, environment
 
@@ -89,6 +89,11 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         ("held out", f"{f.count(summary['held_out'])} prompts" if summary["held_out"] else "none"),
         ("edits of a person", f.count(summary["edits"])),
         ("tokens of all calls", f.count(tokens)),
+        *(
+            [("cost", f"{summary['spent_cost']:.2f} {summary['currency'] or ''}".strip())]
+            if summary["spent_cost"]
+            else []
+        ),
     ]
 
 
@@ -114,6 +119,8 @@ def notes(summary: Summary) -> list[str]:
             out.append(f"Round {one['round']} was rolled back: {f.one_line(why, 300)}")
         if one.get("why"):
             out.append(f"Round {one['round']}: {f.one_line(one['why'], 300)}")
+    out += [f"{words[0].upper()}{words[1:]}." for words in summary["not_apart"]]
+    out += [f"The pool: {f.one_line(note, 200)}." for note in summary["pool"]["notes"]]
     if summary["mode"] == "published":
         out.append(
             "Published mode: revisions are trained on unseen, also those that are still bad, and "
@@ -171,8 +178,7 @@ def _look(look: Summary | None) -> tuple[Cell, ...]:
     if look is None:
         return Cell(f.DASH), Cell(f.DASH), Cell(f.DASH)
     rate, answers = estimate(look["bad_rate"]), look["answers"]
-    cell = Cell(rate.text, rate.interval, bar=estimate_bar(look["bad_rate"]))
-    return cell, Cell(f.score(answers["distinct_2"])), Cell(f.mean_count(answers["words_mean"]))
+    return rate, Cell(f.score(answers["distinct_2"])), Cell(f.mean_count(answers["words_mean"]))
 
 
 def _rules(summary: Summary) -> Grid:

@@ -154,7 +154,7 @@ class ReflectPlan(FindingPlan):
     )  # fmt: skip
 
     failures: Path | None = Field(None, description="failures.jsonl, or the folder that has it")
-    rules: Path | None = Field(None, description="a spec file, or the rules.jsonl of proposing")
+    rules: Path | None = Field(None, description="a spec file, such as proposing's constitution.md")
     way: Way = Field(
         "answer",
         description="answer: again, with the rules in the prompt; critique: criticise the bad "

@@ -58,7 +58,8 @@ def read_pool(
     seen: set[str] = set()
     again = more = harmless = 0
     several = len(parts) > 1
-    for part in parts:
+    names = _names(parts)
+    for name, part in zip(names, parts, strict=True):
         for case in part.cases:
             if part.harmful and case.label == SAFE:
                 harmless += 1
@@ -71,7 +72,7 @@ def read_pool(
                 again += 1
                 continue
             seen.add(mark)
-            named = replace(case, id=f"{part.name}:{case.id}") if several else case
+            named = replace(case, id=f"{name}:{case.id}") if several else case
             cases.append(_wrapped(named, wrap, templates))
     if not cases:
         raise BadInput(
@@ -92,6 +93,15 @@ def read_pool(
         any(part.harmful for part in parts),
         {case.id: case for case in cases},
     )
+
+
+def _names(parts: Sequence[Suite]) -> list[str]:
+    """What the parts are called before their cases' ids: files of one name are told apart."""
+    out: list[str] = []
+    for part in parts:
+        again = sum(other == part.name or other.startswith(f"{part.name}~") for other in out)
+        out.append(f"{part.name}~{again + 1}" if again else part.name)
+    return out
 
 
 def _wrapped(case: Case, wrap: Wrap, templates: Prompts) -> Case:

@@ -181,7 +181,7 @@ class Proposing:
         [got] = await model.sample(messages, Sampling(temperature=0))
         text = last_paragraph(got.text)
         row = {**row, "reply": got.text, "constitution": text}
-        return ended(row, PROPOSED) if text.strip() else ended(row, NONE, "empty")
+        return ended(row, PROPOSED)  # also an empty one: the script goes on with it
 
     async def _rules(self, row: Row, chunk: Chunk, model: Any) -> Row:
         inputs, plan = self.inputs, self.inputs.plan
@@ -220,7 +220,14 @@ class Proposing:
         opening = [system(inputs.templates.render("iteralign/propose_system")), user(shown)]
         try:
             rules = await until_readable(
-                opening, sampling, read, model, inputs.templates, spent, reasks=config.reasks
+                opening,
+                sampling,
+                read,
+                model,
+                inputs.templates,
+                spent,
+                reasks=config.reasks,
+                again="iteralign/again",
             )
         except Unreadable as problem:
             why = "declined" if looks_like_refusal(last[0]) else "unreadable"

@@ -212,22 +212,36 @@ def flags_of(rule: str, shown: Sequence[Failure]) -> tuple[str, ...]:
     words = _words(rule)
     runs = {tuple(words[at : at + RUN]) for at in range(len(words) - RUN + 1)} or {tuple(words)}
     for failure in shown:
-        for where, text in (("message", asked(failure.case)), ("answer", failure.answer)):
+        for where, text in _texts(failure):
             said = _words(text)
             if any(tuple(said[at : at + len(r)]) == r for r in runs for at in _starts(said, r)):
                 out.append(f"{RUN} words in a row stand in the {where} of {failure.id}")
     out += [f"the {where} of {name} speaks of rules" for name, where in speaking_of_rules(shown)]
-    return tuple(out)
+    return tuple(dict.fromkeys(out))
 
 
 def speaking_of_rules(shown: Sequence[Failure]) -> list[tuple[str, str]]:
     """Ids of the failures whose texts speak to a reviewer of rules, with which text does."""
-    return [
+    found = [
         (failure.id, where)
         for failure in shown
-        for where, text in (("message", asked(failure.case)), ("answer", failure.answer))
-        if _SPEAKS_OF_RULES.search(without_hidden(text))
+        for where, text in _texts(failure)
+        if _SPEAKS_OF_RULES.search(_plain(text))
     ]
+    return list(dict.fromkeys(found))
+
+
+def _texts(failure: Failure) -> list[tuple[str, str]]:
+    """All that the oracle is shown of a failure, as it was written and not as it is quoted."""
+    case = failure.case
+    said = [("message", message.text) for message in case.messages]
+    judged = [("message", case.judged_prompt)] if case.judged_prompt else []
+    return [*said, *judged, ("answer", failure.answer), ("reason", failure.reason)]
+
+
+def _plain(text: str) -> str:
+    """The text as an oracle reads it: hidden characters gone, what stands for a blank a blank."""
+    return re.sub(r"[_\s]+", " ", without_hidden(text))
 
 
 def _starts(said: Sequence[str], run: Sequence[str]) -> list[int]:
@@ -235,4 +249,4 @@ def _starts(said: Sequence[str], run: Sequence[str]) -> list[int]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(without_hidden(text).casefold())
+    return _WORD.findall(_plain(text).casefold())

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from adhere.experiments.plan import SuitePlan
 from adhere.judging import JudgeConfig
@@ -169,6 +176,12 @@ class IteratePlan(FindingPlan):
             raise ValueError(f"training: {found[0]}: the loop sets it")
         if unknown := sorted(set(self.training) - set(TrainPlan.model_fields)):
             raise ValueError(f"training: {unknown[0]}: `adhere train` has no such field")
+        try:
+            self.train_plan("weights:x", Path("rows.jsonl"), Path("out"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"training: {place}: {first['msg']}") from None
         if self.start == "last" and self.training.get("tune", "lora") == "qlora":
             raise ValueError("start last: found tune qlora; expected lora or full")
         if self.repeats != 1:

@@ -14,6 +14,7 @@ to is what lies in its folder.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from adhere.experiments.phases import Listener
 from adhere.experiments.plan import StopPlan
 from adhere.experiments.starts import RunResult
 from adhere.models.connect import ModelConfig
-from adhere.records.run_folder import SUMMARY_FILE
+from adhere.records.run_folder import SUMMARY_FILE, write_atomic
 from adhere.training.recipes.iteralign.compare import ComparePlan, compare
 from adhere.training.recipes.iteralign.failures import Failure, read_failures
 from adhere.training.recipes.iteralign.ledger import Entry
@@ -49,10 +50,14 @@ def round_folder(out: Path, number: int) -> Path:
 
 @dataclass
 class Phases:
-    """Runs the phases of rounds. `listener` watches the one that is running."""
+    """Runs the phases of rounds. `listener` watches the one that is running.
+
+    `began`: when this start of the run did (monotonic), for its limit of time.
+    """
 
     plan: IteratePlan
     listener: Listener
+    began: float = 0.0
 
     async def redteam(self, number: int, policy: ModelConfig, pool: Pool) -> Mapping[str, Any]:
         """The round's prompts, answered and judged; the summary. Raises AdhereError."""
@@ -63,8 +68,11 @@ class Phases:
         return await self._find(round_folder(self.plan.out, number) / PROBE, policy, pool)
 
     async def _find(self, out: Path, policy: ModelConfig, pool: Pool) -> Mapping[str, Any]:
+        if (done := _done(out)) is not None:
+            return done
         plan = RedteamPlan(**self._common(out), **self._finding(), model=policy)
-        return _whole(await redteam(plan, self.listener, pool=pool))
+        summary = self._whole(await redteam(plan, self.listener, pool=pool))
+        return _finished(out, summary, nothing=not summary["bad_rate"]["of"])
 
     def failures(self, number: int) -> tuple[Failure, ...]:
         """The round's bad answers, under ids that name the round."""
@@ -78,6 +86,8 @@ class Phases:
     ) -> tuple[list[Proposal], Mapping[str, Any]]:
         """Rules out of failures, and the summary. Raises AdhereError."""
         plan, out = self.plan, round_folder(self.plan.out, number) / PROPOSE
+        if (done := _done(out)) is not None:
+            return read_proposals(out), done
         made = ProposePlan(
             **self._common(out),
             oracle=plan.oracle,
@@ -87,16 +97,19 @@ class Phases:
             chunk_tokens=plan.chunk_tokens,
         )
         texts = tuple(entry.text for entry in known) if plan.form == "rules" else ()
-        summary = _whole(await propose(made, self.listener, failures=failures, known=texts))
-        return read_proposals(out), summary
+        summary = self._whole(await propose(made, self.listener, failures=failures, known=texts))
+        return read_proposals(out), _finished(out, summary, nothing=not summary["rules"])
 
     async def compare(
         self, number: int, new: Sequence[Entry], known: Sequence[Entry]
     ) -> Mapping[str, Any]:
         """What the oracle says of new rules beside those that are there. Raises AdhereError."""
         out = round_folder(self.plan.out, number) / COMPARE
+        if (done := _done(out)) is not None:
+            return done
         made = ComparePlan(**self._common(out), oracle=self.plan.oracle)
-        return _whole(await compare(made, new, known, self.listener))
+        summary = self._whole(await compare(made, new, known, self.listener))
+        return _finished(out, summary, nothing=not summary["compared"])
 
     async def reflect(
         self,
@@ -107,6 +120,8 @@ class Phases:
     ) -> Mapping[str, Any]:
         """The policy answers again under rules; the summary. Raises AdhereError."""
         plan, out = self.plan, round_folder(self.plan.out, number) / REFLECT
+        if (done := _done(out)) is not None:
+            return done
         fields = self._finding() if plan.gate else {}
         made = ReflectPlan(
             **self._common(out),
@@ -120,7 +135,8 @@ class Phases:
             gate=plan.gate,
             most_repeated=plan.most_repeated,
         )
-        return _whole(await reflect(made, self.listener, failures=failures, rules=rules))
+        summary = self._whole(await reflect(made, self.listener, failures=failures, rules=rules))
+        return _finished(out, summary, nothing=not summary["rows"])
 
     # ------------------------------------------------------------ what phases share
 
@@ -144,24 +160,68 @@ class Phases:
     def _left(self, out: Path) -> StopPlan:
         """What is left of the run's limits for one more phase. Raises Stopped for nothing."""
         stop = self.plan.stop
+        self.check_time()
+        seconds = None if stop.seconds is None else stop.seconds - (time.monotonic() - self.began)
         if stop.tokens is None and stop.cost is None:
-            return stop
+            return stop.model_copy(update={"seconds": seconds})
         tokens, cost = spent_in(self.plan.out, but=out)
         left = stop.tokens - tokens if stop.tokens is not None else None
         money = stop.cost - cost if stop.cost is not None else None
         if (left is not None and left < 1) or (money is not None and money <= 0):
-            raise Stopped(
-                "the run's limit is used up",
-                hint="Run the same command again with a higher limit; it goes on from here.",
-            )
-        return stop.model_copy(update={"tokens": left, "cost": money})
+            raise Stopped(self._limits(), hint=_MORE)
+        return stop.model_copy(update={"tokens": left, "cost": money, "seconds": seconds})
 
+    def check_time(self) -> None:
+        """Raises Stopped when the run's time is over."""
+        seconds = self.plan.stop.seconds
+        if seconds is not None and time.monotonic() - self.began >= seconds:
+            raise Stopped(f"the deadline of {seconds:g} s is over", hint=_MORE)
 
-def _whole(result: RunResult) -> Mapping[str, Any]:
-    """The summary of a phase that came to its end. Raises Stopped for one that did not."""
-    if result.stopped:
+    def _limits(self) -> str:
+        stop = self.plan.stop
+        told = [f"{stop.tokens:,} tokens"] if stop.tokens is not None else []
+        told += [f"a cost of {stop.cost:g}"] if stop.cost is not None else []
+        return f"the run's limit ({' or '.join(told)}) is reached"
+
+    def _whole(self, result: RunResult) -> Mapping[str, Any]:
+        """The summary of a phase that came to its end. Raises Stopped for one that did not."""
+        if not result.stopped:
+            return result.summary
+        self.check_time()
+        stop = self.plan.stop
+        limited = stop.tokens is not None or stop.cost is not None
+        if limited and "limit" in result.stopped:  # of the phase, which had what was left
+            raise Stopped(self._limits(), hint=_MORE)
         raise Stopped(result.stopped)
-    return result.summary
+
+
+_MORE = "Run the same command again with a higher limit; it goes on from here."
+_DONE = ".done"
+
+
+def _done(out: Path) -> Mapping[str, Any] | None:
+    """The summary of a phase that is at its end for good, or None."""
+    if not (out / _DONE).is_file():
+        return None
+    found: Mapping[str, Any] = json.loads((out / SUMMARY_FILE).read_text(encoding="utf-8"))
+    return found
+
+
+def _finished(out: Path, summary: Mapping[str, Any], *, nothing: bool) -> Mapping[str, Any]:
+    """Mark a phase as being at its end: later ones build on what it says now.
+
+    A row that failed is a row. But where failed calls are why a phase came to nothing, the round
+    would end with a finding about the model that is one about a server. Raises Stopped then; the
+    next start tries these calls again.
+    """
+    if nothing and summary["failed"]:
+        raise Stopped(
+            f"{summary['failed']} of {summary['planned']} calls failed in {out.parent.name}/"
+            f"{out.name}, and nothing came of the others",
+            hint="Their errors stand in results.jsonl there. The same command tries them again.",
+        )
+    write_atomic(out / _DONE, "")
+    return summary
 
 
 def read_proposals(folder: Path) -> list[Proposal]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adhere.chat import Usage
+from adhere.experiments.stepwise.seats import weights_of
 from adhere.records import SCHEMA_VERSION, RunFolder
 from adhere.records.run_folder import SUMMARY_FILE, dump_json, write_atomic
 from adhere.training.recipes.iteralign.ledger import HELD, Ledger
@@ -46,7 +47,7 @@ def write_story(
         "model": model,
         "first_model": plan.policy.model,
         "ended": "" if stopped else ended,
-        "stopped": stopped,
+        "stopped": _told(stopped),
         "rounds": [dict(one) for one in records],
         "first_look": folder.get_fact("look 0000"),
         "rules": [
@@ -63,6 +64,11 @@ def write_story(
                  "notes": list(pool.notes), "harmful": pool.harmful},
         "held_out": len(held_out.cases) if held_out else 0,
         "calls": calls_by_phase(phases),
+        "spent_cost": sum(summary["spent_cost"] or 0.0 for _, _, summary in phases) or None,
+        "currency": next((s["currency"] for _, _, s in phases if s["currency"]), None),
+        "answers": sum(_answers(one) for one in records),
+        "undecided": sum(one["found"]["unscored"] + one["found"]["failed"] for one in records),
+        "not_apart": not_apart(phases),
         "spent": {label: used.to_dict() for label, used in spent(phases).items()},
         "models": models(phases),
         "settings": {k: v for k, v in record["identity"].items() if k != "models"},
@@ -73,6 +79,30 @@ def write_story(
     write_atomic(plan.out / SUMMARY_FILE, whole)
     write_atomic(plan.out / REPORT_FILE, render(summary))
     return summary
+
+
+def _answers(one: Mapping[str, Any]) -> int:
+    return sum(int(one["found"][key]) for key in ("bad", "good", "unscored", "failed"))
+
+
+def _told(stopped: str) -> str:
+    """Why a run stopped, without what a server said: it may repeat a prompt."""
+    return stopped.splitlines()[0].split(": ")[0][:200] if stopped else ""
+
+
+def not_apart(phases: Phased) -> list[str]:
+    """Which models are one and the same, in words."""
+    roles: dict[str, set[tuple[str, ...]]] = {}
+    for _, _, summary in phases:
+        for one in summary["models"]:
+            identity = one.get("model_identity") or one["identity"]
+            roles.setdefault(one["role"], set()).add(weights_of(identity, adapter=True))
+    pairs = (
+        ("oracle", "judge", "the oracle is the judge: it writes rules for what it called bad"),
+        ("judge", "policy", "the judge is the policy: it judges its own answers"),
+        ("oracle", "policy", "the oracle is the policy: it writes the rules that it lacks itself"),
+    )
+    return [told for a, b, told in pairs if roles.get(a, set()) & roles.get(b, set())]
 
 
 Phased = Sequence[tuple[int, str, Mapping[str, Any]]]
