@@ -91,14 +91,14 @@ class Runner:
     # ------------------------------------------------------------ teacher and student
 
     def rows(self) -> None:
-        """Two rows for each prompt at most; checks decide. Rules of the prompt's subject alone.
+        """Three rows for each prompt at most; checks decide. Rules of the prompt's subject alone.
 
         So that nothing of the held-out subjects' rules is in any row.
         """
         self.adhere(
             "rows", "data", "distill", "--prompts", str(self.out / "categories-train.jsonl"),
             "--spec", str(SPEC), "--teacher", TEACHER, "--form", "parts", "--compose", "relevant",
-            "--think-words", "30", "--max-tokens", "200", "--repeats", "2", "--tries", "3",
+            "--think-words", "30", "--max-tokens", "200", "--repeats", "3", "--tries", "3",
             "--out", str(self.out / "rows"),
         )  # fmt: skip
 
