@@ -61,7 +61,14 @@ DISTILL = ["data", "distill", "--prompts", "prompts.jsonl", "--teacher", "openai
 ATTACK = ["data", "attack", "--prompts", "prompts.jsonl", "--model", "openai:m", "--base-url",
           "{url}", "--api-key-env", "MY_KEY", "--prefill", "none", "--attacker", "openai:p",
           "--attacker-base-url", "{url}", "--attacker-api-key-env", "MY_KEY"]  # fmt: skip
+ASKED = ["--model", "openai:m", "--base-url", "{url}", "--api-key-env", "MY_KEY"]
+ORACLE = ["--oracle", "openai:p", "--oracle-base-url", "{url}", "--oracle-api-key-env", "MY_KEY"]
+BY_RULES = ["--found-by", "rules", "--spec", "spec.md"]
 LINES: dict[str, list[list[str]]] = {
+    "iterate": [
+        ["iterate", "--prompts", "prompts.jsonl", "--model", "weights:tiny", *ORACLE, *BY_RULES,
+         "--max-tokens", "8", "--no-guard", "--out", "rounds"],
+    ],
     "eval": [
         ["eval", "--out", "again"],
         GAME,
@@ -90,10 +97,16 @@ LINES: dict[str, list[list[str]]] = {
         [*DATA, "--out", "pairs", "--spec", "spec.md"],
         [*ATTACK, "--out", "attacked", "--spec", "spec.md"],
         [*DISTILL, "--out", "rows", "--spec", "spec.md"],
+        ["data", "redteam", "--prompts", "prompts.jsonl", *ASKED, *BY_RULES, "--out", "red"],
+        ["data", "propose", "--failures", "failures.jsonl", *ORACLE, "--out", "rules"],
+        ["data", "reflect", "--failures", "failures.jsonl", "--rules", "spec.md", *ASKED,
+         *BY_RULES, "--out", "reflected"],
+        # Those that ask the judge come last: whether it was asked is looked at over all lines.
         [*DATA, "--out", "judged", "--spec", "judged.md", *JUDGE],
         [*DISTILL, "--out", "rated", "--spec", "judged.md", *JUDGE],
+        ["data", "redteam", "--prompts", "prompts.jsonl", *ASKED, *JUDGE, "--out", "red2"],
     ],
-}
+}  # fmt: skip
 KEYLESS = {"init", "models", "train"}
 
 ECHOING = {
@@ -276,6 +289,8 @@ def runs(work):
     (work / "judged.md").write_text(SPEC + "- [kind] Be kind.\n")
     answers = [{"prompt": f"Question {i}?", "response": f"answer {i} bye"} for i in range(6)]
     (work / "responses.jsonl").write_text("".join(json.dumps(a) + "\n" for a in answers))
+    failures = [{"prompt": f"Question {i}?", "answer": "a bomb"} for i in range(6)]
+    (work / "failures.jsonl").write_text("".join(json.dumps(f) + "\n" for f in failures))
     labels = [{**a, "rule": r, "mark": "YES"} for a in answers for r in ("bye", "no-bomb")]
     (work / "labels.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
     with FakeServer(reply, key=KEY) as server:
@@ -289,13 +304,21 @@ def runs(work):
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in KEYLESS])
 def test_no_command_shows_or_writes_the_key(work, runs, capfd, command):
     assert command in LINES, f"give `adhere {command}` a line in LINES"
+    if command == "iterate":  # its policy is trained, so no server has it
+        pytest.importorskip("torch")
+        pytest.importorskip("peft")
+        from support.tiny_lm import make
+
+        make(work / "tiny")
     for line in LINES[command]:
         code = adhere(*(word.replace("{url}", runs.url) for word in line))
         said = capfd.readouterr()
         asked = any(body["model"] == "j" for body in runs.bodies())
         assert asked == ("--judge" in line)
         # 2 would be a wrong line here, but for a judge none of whose replies can be used.
-        assert code in (0, 1, 3) or (code == 2 and asked), (line, said.err)
+        # 4: a phase of `iterate` in which every call failed.
+        stopped = code == 4 and command == "iterate"
+        assert code in (0, 1, 3) or stopped or (code == 2 and asked), (line, said.err)
         print(said.out, said.err)
         search(work, capfd)
     assert sent_the_key(runs)

@@ -97,7 +97,7 @@ def test_losses_equal_those_of_trl_step_by_step(tmp_path, objective, tune, monke
     from adhere.training import trainer as module
 
     model, pairs = make(tmp_path / "model"), write_pairs(tmp_path / "pairs.jsonl", 4 * BATCH)
-    opened = module.open_net
+    opened = module.open_start
 
     def watched(*arguments):
         net = opened(*arguments)
@@ -106,7 +106,7 @@ def test_losses_equal_those_of_trl_step_by_step(tmp_path, objective, tune, monke
         )
         return net
 
-    monkeypatch.setattr(module, "open_net", watched)
+    monkeypatch.setattr(module, "open_start", watched)
     mine = ours(tmp_path, model, pairs, objective=objective, tune=tune)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -93,7 +93,8 @@ def test_equal_answers_have_equal_sums_and_the_common_start_is_on_both_sides():
             pair, chosen=pair.chosen[: pair.common], rejected=pair.chosen[: pair.common]
         )
         (common,), (same,) = score(model, [start]).tolist()
-    assert common == same
+    # Equal but for the last bits: products of other shapes may be added up in another order.
+    assert common == pytest.approx(same, rel=1e-6)
     # More is predicted than the start, so each side has a lower sum than the start has.
     assert chosen < common
     assert rejected < common
@@ -585,7 +586,7 @@ def test_dropout_of_the_model_itself_is_refused_and_that_of_the_adapter_is_not()
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt", "biogpt", "xglm", "gpt_bigcode"])
 def test_dropout_that_is_switched_off_is_off(kind):
     from adhere.errors import BadInput
-    from adhere.training.loading import _without_dropout
+    from adhere.training.loading import without_dropout
 
     rates = {
         "llama": {"attention_dropout": 0.4},
@@ -594,7 +595,7 @@ def test_dropout_that_is_switched_off_is_off(kind):
     model = make_model(kind, **rates.get(kind, {}))
     with pytest.raises(BadInput, match="in training differ"):
         settled(model)
-    _without_dropout(model)
+    without_dropout(model)
     settled(model)
 
 
