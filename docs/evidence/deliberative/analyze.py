@@ -175,10 +175,10 @@ def main(words: Sequence[str] | None = None) -> None:
         },
         "xstest": refusals(run),
     }
-    gap = run / "gap.md"
+    gap = run / "logs" / "gap.log"
     lines = tables(found)
     if gap.is_file():
-        lines += [gap.read_text(encoding="utf-8")]
+        lines += ["```", gap.read_text(encoding="utf-8").strip(), "```"]
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (given.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")

@@ -170,12 +170,11 @@ class Runner:
         self.ask_one("test-teacher", TEACHER, "test", "vanilla")
 
     def gap(self) -> None:
-        """The table with the alignment gap."""
+        """The table with the alignment gap; it stands in logs/gap.log."""
         self.adhere(
             "gap", "compare", str(self.out / "eval" / "test-base"),
             str(self.out / "eval" / "test-student"),
             "--teacher", str(self.out / "eval" / "test-teacher"),
-            "--markdown", str(self.out / "gap.md"),
         )  # fmt: skip
 
     def grpo(self) -> None:
