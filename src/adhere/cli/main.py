@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import cleandoc
 from typing import Any
@@ -61,7 +62,11 @@ server, its key in the environment variable that --api-key-env names.
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line; exits the process with the design's exit codes."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _deaf_to_ctrl_c():
+        _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if not arguments or arguments[0] in ("--help", "-h", "help"):
@@ -86,11 +91,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Where a shell started this in its background, deaf to Ctrl-C: deaf in another way.
+
+    The signal is blocked and has a handler, which `_terminate` calls: an event loop puts one of its
+    own in its place, that ends its work in order. An ignored signal has none.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _terminate(*_: object) -> None:
     """End a polite kill (`timeout`, a job scheduler) like Ctrl-C: what was done is kept."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        raise KeyboardInterrupt  # a shell starts what runs in its background deaf to Ctrl-C
-    signal.raise_signal(signal.SIGINT)
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler):
+        handler(signal.SIGINT, None)
+    else:
+        raise KeyboardInterrupt
 
 
 def _run(arguments: Sequence[str]) -> object:
