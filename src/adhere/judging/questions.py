@@ -75,3 +75,17 @@ class Question:
         """As the templates take it; `rule`: the id of the rule that the prompt is about."""
         comment = self.comment if self.commented in (None, rule) else ""
         return {"question": self.question, "response": self.response, "comment": comment}
+
+
+def conversation(case: Case) -> str:
+    """What was asked: the judged prompt, the one user message, or the whole conversation.
+
+    Of a conversation each turn is a line with a JSON string, which no text in it can end: a user
+    who writes what looks like another turn stays within his own.
+    """
+    if case.judged_prompt:
+        return case.judged_prompt
+    turns = [m for m in case.messages if m.text.strip()]
+    if len(turns) == 1:
+        return turns[0].text
+    return "\n".join(f"{m.role}: {quoted(m.text)}" for m in turns)

@@ -10,7 +10,8 @@ import pytest
 
 from adhere.errors import BadInput, Stopped
 from adhere.spec import load_spec
-from adhere.training.recipes.iteralign.loop import Silent, iterate, set_aside
+from adhere.training.recipes.iteralign.held_out import set_aside
+from adhere.training.recipes.iteralign.loop import Silent, iterate
 from adhere.training.recipes.iteralign.rounds_plan import IteratePlan
 from support.clair import by_name
 from support.fake_server import FakeServer, Fault, Reply

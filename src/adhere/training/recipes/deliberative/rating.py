@@ -13,13 +13,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adhere.chat import Case, Models, Role, Sampling, Usage, system, user
+from adhere.chat import Models, Role, Sampling, Usage, system, user
 from adhere.errors import CallError
 from adhere.gathering import all_of
 from adhere.judging import JudgeConfig
 from adhere.judging.parsing import Unreadable, refuse_quoted
+from adhere.judging.questions import conversation
 from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
-from adhere.prompting import Prompts, quoted, without_hidden
+from adhere.prompting import Prompts, without_hidden
 from adhere.training.recipes.deliberative.composing import Composition
 from adhere.training.recipes.deliberative.deciding import (
     LONGEST,
@@ -232,20 +233,6 @@ def parse_structured_ratings(text: str, aspects: Sequence[str]) -> Ratings:
         if type(data[name]) is not int or not 1 <= data[name] <= MOST:
             raise Unreadable(f"{name} must be a whole number from 1 to {MOST}")
     return {name: data[name] for name in aspects}
-
-
-def conversation(case: Case) -> str:
-    """What was asked: the judged prompt, the one user message, or the whole conversation.
-
-    Of a conversation each turn is a line with a JSON string, which no text in it can end: a user
-    who writes what looks like another turn stays within his own.
-    """
-    if case.judged_prompt:
-        return case.judged_prompt
-    turns = [m for m in case.messages if m.text.strip()]
-    if len(turns) == 1:
-        return turns[0].text
-    return "\n".join(f"{m.role}: {quoted(m.text)}" for m in turns)
 
 
 def _cost(usage: Usage) -> dict[str, Any]:

@@ -10,18 +10,16 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from adhere.chat import Outcome, Sampling, user
 from adhere.experiments.answering import kept
-from adhere.experiments.opening import Opening
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
-from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.run import Made
 from adhere.experiments.stepwise.seats import Open
 from adhere.judging import JudgeConfig
 from adhere.judging.parsing import Unreadable
@@ -32,13 +30,12 @@ from adhere.records import SCHEMA_VERSION
 from adhere.records.run_folder import Key
 from adhere.training.recipes.iteralign.finding import Finder
 from adhere.training.recipes.iteralign.ledger import ACTIVE, Entry
-from adhere.training.recipes.iteralign.plan import OPERATIONAL, ModulePlan
+from adhere.training.recipes.iteralign.plan import ModulePlan
 from adhere.training.recipes.iteralign.redteam import failed
 from adhere.training.recipes.iteralign.seats import (
     ORACLE,
+    SeatedRun,
     models_of,
-    not_apart,
-    open_seats,
     prices_of,
 )
 
@@ -210,23 +207,14 @@ def schema(n: int) -> Mapping[str, Any]:
 
 
 @dataclass
-class CompareRun(StepwiseRun[CompareInputs]):
+class CompareRun(SeatedRun[CompareInputs]):
     """One start of a run."""
 
     kind = KIND
-    operational = OPERATIONAL
 
     def steps(self) -> Comparing:
         """See `StepwiseRun.steps`."""
         return Comparing(self.inputs)
-
-    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
-        """See `StepwiseRun.open_seats`."""
-        return open_seats(self.inputs, opening, seats)
-
-    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
-        """See `StepwiseRun.not_apart`."""
-        return not_apart(record)
 
     def undecided(self, summary: Mapping[str, Any]) -> int:
         """See `StepwiseRun.undecided`."""

@@ -35,8 +35,9 @@ from adhere.chat import (
 from adhere.errors import AdhereError, CallError
 from adhere.judging import Judge, JudgeConfig, ModelJudge
 from adhere.judging.parsing import Unreadable, refuse_quoted
+from adhere.judging.questions import conversation
 from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
-from adhere.prompting import Prompts, quoted, without_hidden
+from adhere.prompting import Prompts, without_hidden
 from adhere.spec import Specification
 
 FoundBy = Literal["judge", "published", "rules"]
@@ -174,7 +175,7 @@ class ByJudge:
         """See `Finder.find`."""
         if len(text) > self._config.max_chars:
             return Said(None, f"{len(text)} characters, of which {self._config.max_chars} are read")
-        question = asked(case)
+        question = conversation(case)
         shown = self.templates.render(
             "iteralign/judge", about=self.about, question=question, answer=text,
             structured=self.structured,
@@ -265,19 +266,6 @@ PROPOSAL_DEMO = (
     f"{NEGATIVE}\n\nConstitution: Choose the answer that is least likely to injure anybody, and "
     "that gives no help to whoever wants to.",
 )
-
-
-def asked(case: Case) -> str:
-    """What was asked, as a judge or an oracle is shown it; of a conversation a line a turn.
-
-    Each turn is a JSON string then, which no text in it can end.
-    """
-    if case.judged_prompt:
-        return case.judged_prompt
-    turns = [m for m in case.messages if m.text.strip()]
-    if len(turns) == 1:
-        return turns[0].text
-    return "\n".join(f"{m.role}: {quoted(m.text)}" for m in turns)
 
 
 def parse_verdict(reply: str) -> tuple[bool, str, str]:

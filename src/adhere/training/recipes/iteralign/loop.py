@@ -16,18 +16,14 @@ folders of its phases, each of which goes on where it was. So a run may be kille
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from adhere.chat import Case
 from adhere.errors import EXIT_DONE, EXIT_INCOMPLETE, AdhereError, BadInput, Stopped
-from adhere.experiments.clusters import clusters_of
 from adhere.experiments.phases import Listener
 from adhere.experiments.roles import decodes_here
 from adhere.experiments.starts import RunResult, new_record
@@ -38,7 +34,18 @@ from adhere.models.limiter import Limiter
 from adhere.prompting import Prompts
 from adhere.records import RunFolder
 from adhere.training.plan import TrainPlan
+from adhere.training.recipes.iteralign.ending import (
+    CLEAN,
+    NO_PAIRS,
+    NO_RULES,
+    NOT_TRAINED,
+    ROLLED_BACK,
+    TRAINED,
+    UNDECIDED,
+    why_ended,
+)
 from adhere.training.recipes.iteralign.health import collapse
+from adhere.training.recipes.iteralign.held_out import look_of, overlap, set_aside
 from adhere.training.recipes.iteralign.ledger import ACTIVE, HELD, Entry, Ledger
 from adhere.training.recipes.iteralign.pool import Pool, batches, read_pool
 from adhere.training.recipes.iteralign.redteam import make_finder
@@ -50,11 +57,7 @@ from adhere.training.recipes.iteralign.story import write_story
 from adhere.training.steps import Progress
 
 KIND = "iterate"
-TRAINED, CLEAN, UNDECIDED, NO_RULES = "trained", "clean", "undecided", "no_rules"
-NO_PAIRS, NOT_TRAINED, ROLLED_BACK = "no_pairs", "not_trained", "rolled_back"
-
 PREFIX = "weights:"
-_COMPARED = 4000  # prompts up to which all are compared; clustering tens of thousands takes minutes
 Record = dict[str, Any]
 # Trains as a plan says; the new model as plans name it (`weights:FOLDER`). Raises Stopped for a
 # training that broke down.
@@ -423,32 +426,8 @@ class _Loop:
     @property
     def ended(self) -> str:
         """Why there is no further round, in words; empty while there is one."""
-        plan, records = self.plan, self.records
-        if records and records[-1]["state"] == NOT_TRAINED:
-            return f"the training of round {records[-1]['round']} did not come to its end"
-        if [r["state"] for r in records[-2:]] == [ROLLED_BACK] * 2:
-            return "two models in a row stopped talking sense"
-        if plan.rounds is not None and len(records) >= plan.rounds:
-            return f"{plan.rounds} rounds were asked for"
-        if plan.patience is not None and (why := self._impatient(plan.patience)):
-            return why
-        if len(records) >= len(self.batches):
-            return "the pool is used up"
-        return ""
-
-    def _impatient(self, patience: int) -> str:
-        latest = self.records[-patience:]
-        if len(latest) == patience and all(r["state"] == CLEAN for r in latest):
-            return f"no failure was found in {patience} rounds"
         first = self.folder.get_fact("look 0000")
-        looks = [r["look"]["bad_rate"]["value"] for r in self.records if r.get("look")]
-        rates = [value for value in looks if value is not None]
-        if first is None or len(rates) < patience or first["bad_rate"]["value"] is None:
-            return ""
-        before = min([first["bad_rate"]["value"], *rates[:-patience]])
-        if before > 0 and min(rates[-patience:]) >= before:
-            return f"{patience} models in a row were no better on the held-out prompts"
-        return ""
+        return why_ended(self.plan, self.records, first, len(self.batches))
 
     def _tell(self, stopped: str) -> Mapping[str, Any]:
         """Write what there is to read: the ledger's specs, the table of rounds, the page."""
@@ -461,71 +440,6 @@ class _Loop:
             ended=self.ended, stopped=stopped, model=self._model_now(),
             pool=self.pool, held_out=self.held_out,
         )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A prompt as clusters see it: conversations that begin alike belong together."""
-
-    prompt: str
-    group: str
-
-
-def _clusters(cases: Sequence[Case]) -> tuple[int, ...]:
-    seen = [_Prompt(case.prompt, next(m.text for m in case.messages if m.text)) for case in cases]
-    return clusters_of(seen, by_text=len(seen) <= _COMPARED).numbers
-
-
-def set_aside(pool: Pool, count: int, seed: int) -> tuple[Pool, Pool]:
-    """The pool less some prompts, and those: what models are measured on where nothing else is.
-
-    At most a quarter of the pool, by clusters of like prompts (and of conversations that begin
-    alike); where all are alike by prompts, and a note says so. Raises BadInput for a pool of fewer
-    than four prompts.
-    """
-    count = min(count, len(pool.cases) // 4)
-    if not count:
-        raise BadInput(
-            f"the pool of red-team prompts: found {len(pool.cases)}, of which some have to be set "
-            "aside to measure models on; expected four or more",
-            hint="Give --held-out FILE.jsonl, or leave the guard out (--no-guard).",
-        )
-    numbers, notes = _clusters(pool.cases), pool.notes
-    sizes = Counter(numbers)
-    mine: set[int] = set()
-    order = random.Random(seed).sample(sorted(sizes), len(sizes))  # noqa: S311
-    for cluster in order:
-        if len(mine) + sizes[cluster] <= count:
-            mine |= {at for at, number in enumerate(numbers) if number == cluster}
-    if len(mine) < max(1, count // 2):
-        places = range(len(pool.cases))
-        mine = set(random.Random(seed).sample(places, count))  # noqa: S311
-        notes += ("the held-out prompts are like those of the pool: too few are unlike the others",)
-    apart = tuple(case for at, case in enumerate(pool.cases) if at in mine)
-    rest = tuple(case for at, case in enumerate(pool.cases) if at not in mine)
-    return (
-        Pool(rest, pool.sources, notes, pool.harmful, {c.id: c for c in rest}),
-        Pool(apart, pool.sources, (), pool.harmful, {c.id: c for c in apart}),
-    )
-
-
-def overlap(pool: Pool, held_out: Pool) -> int:
-    """How many held-out prompts are nearly the same as one of the pool, or begin like it."""
-    cases = (*pool.cases, *held_out.cases)
-    numbers = _clusters(cases)
-    there = set(numbers[: len(pool.cases)])
-    return sum(number in there for number in numbers[len(pool.cases) :])
-
-
-def look_of(summary: Mapping[str, Any]) -> Record:
-    """What is kept of a look at the held-out prompts."""
-    return {
-        "bad_rate": summary["bad_rate"],
-        "by_rule": summary["by_rule"],
-        "unscored": summary["unscored"],
-        "failed": summary["failed"],
-        "answers": summary["answers"],
-    }
 
 
 def _counts(found: Mapping[str, Any]) -> Record:
@@ -542,15 +456,9 @@ def _check_models(plan: IteratePlan, pool: Pool, templates: Prompts) -> None:
     if finder.config is not None:
         seats["judge"] = finder.config
 
-    @dataclass
-    class _Seats:
-        plan: IteratePlan
-        finder: Any
-        seats: dict[str, ModelConfig]
-
-    check_seats(_Seats(plan, finder, seats))
+    check_seats(seats)
 
 
 __all__ = [
-    "KIND", "Silent", "Trainer", "Watcher", "check_trainable", "iterate", "set_aside", "train_here",
+    "KIND", "Silent", "Trainer", "Watcher", "check_trainable", "iterate", "train_here",
 ]  # fmt: skip

@@ -10,21 +10,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from adhere.chat import Outcome, Sampling, system, user
 from adhere.experiments.answering import kept
-from adhere.experiments.opening import Opening
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, WAITING, Row, begun, ended
-from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.run import Made
 from adhere.experiments.stepwise.seats import Open
 from adhere.judging.parsing import Unreadable, refuse_quoted
+from adhere.judging.questions import conversation
 from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
 from adhere.models.connect import ModelConfig
 from adhere.prompting import Prompts
@@ -32,9 +31,9 @@ from adhere.records import SCHEMA_VERSION
 from adhere.records.run_folder import Key, write_atomic
 from adhere.spec import load_spec, looks_like_refusal
 from adhere.training.recipes.iteralign.failures import Failure, failures_digest, read_failures
-from adhere.training.recipes.iteralign.finding import Finder, asked, published_messages
+from adhere.training.recipes.iteralign.finding import Finder, published_messages
 from adhere.training.recipes.iteralign.ledger import Entry, as_spec_text, entries_of
-from adhere.training.recipes.iteralign.plan import OPERATIONAL, ProposePlan
+from adhere.training.recipes.iteralign.plan import ProposePlan
 from adhere.training.recipes.iteralign.proposing import (
     Chunk,
     Proposal,
@@ -50,10 +49,10 @@ from adhere.training.recipes.iteralign.proposing import (
 from adhere.training.recipes.iteralign.redteam import failed, write_lines
 from adhere.training.recipes.iteralign.seats import (
     ORACLE,
+    SeatedRun,
     check_seats,
     models_of,
     not_apart,
-    open_seats,
     prices_of,
 )
 
@@ -142,7 +141,7 @@ async def propose(
 ) -> RunResult:
     """Propose rules (or go on with it). Raises AdhereError."""
     inputs = read_propose_inputs(plan, failures, known)
-    check_seats(inputs)
+    check_seats(inputs.seats)
     return await ProposeRun(inputs, listener or Silent()).run()
 
 
@@ -193,7 +192,7 @@ class Proposing:
             about=plan.about,
             known=list(inputs.known),
             failures=[
-                {"question": asked(f.case), "answer": f.answer, "reason": f.reason}
+                {"question": conversation(f.case), "answer": f.answer, "reason": f.reason}
                 for f in chunk.failures
             ],
             most=plan.most_rules,
@@ -205,7 +204,7 @@ class Proposing:
             last[0] = reply
             if structured:
                 for failure in chunk.failures:
-                    refuse_quoted(reply, failure.answer, asked(failure.case))
+                    refuse_quoted(reply, failure.answer, conversation(failure.case))
                 return parse_structured_rules(reply, chunk.failures, plan.most_rules)
             return parse_rules(reply, chunk.failures, plan.most_rules)
 
@@ -249,23 +248,14 @@ class Proposing:
 
 
 @dataclass
-class ProposeRun(StepwiseRun[ProposeInputs]):
+class ProposeRun(SeatedRun[ProposeInputs]):
     """One start of a run."""
 
     kind = KIND
-    operational = OPERATIONAL
 
     def steps(self) -> Proposing:
         """See `StepwiseRun.steps`."""
         return Proposing(self.inputs)
-
-    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
-        """See `StepwiseRun.open_seats`."""
-        return open_seats(self.inputs, opening, seats)
-
-    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
-        """See `StepwiseRun.not_apart`."""
-        return not_apart(record)
 
     def undecided(self, summary: Mapping[str, Any]) -> int:
         """See `StepwiseRun.undecided`."""

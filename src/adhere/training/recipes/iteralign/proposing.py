@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from adhere.judging.parsing import Unreadable
+from adhere.judging.questions import conversation
 from adhere.prompting import without_hidden
 from adhere.training.recipes.iteralign.failures import Failure
-from adhere.training.recipes.iteralign.finding import asked
 
 LONGEST_RULE = 400  # characters
 CHARS_A_TOKEN = 4
@@ -96,7 +96,7 @@ def _pieces(failures: Sequence[Failure], tokens: int) -> list[tuple[Failure, ...
 
 def length_of(failure: Failure) -> int:
     """About how many tokens a failure takes in the oracle's prompt."""
-    chars = len(asked(failure.case)) + len(failure.answer) + len(failure.reason)
+    chars = len(conversation(failure.case)) + len(failure.answer) + len(failure.reason)
     return chars // CHARS_A_TOKEN + 20
 
 

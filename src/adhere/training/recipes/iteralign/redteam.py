@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,11 @@ from adhere.experiments.answering import error_facts, kept
 from adhere.experiments.inputs import common_inputs
 from adhere.experiments.marking import JUDGE_ROLE
 from adhere.experiments.metrics import means
-from adhere.experiments.opening import Opening
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, WAITING, Row, begun, ended
-from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.run import Made
 from adhere.experiments.stepwise.seats import NOBODY, Open
 from adhere.judging import JudgeConfig
 from adhere.methods.base import DRAWS_PER_REPEAT, read_answer
@@ -42,15 +40,15 @@ from adhere.training.recipes.iteralign.finding import (
     Said,
 )
 from adhere.training.recipes.iteralign.health import health_of
-from adhere.training.recipes.iteralign.plan import OPERATIONAL, FindingPlan, RedteamPlan
+from adhere.training.recipes.iteralign.plan import FindingPlan, RedteamPlan
 from adhere.training.recipes.iteralign.pool import Pool, as_suite, read_pool
 from adhere.training.recipes.iteralign.seats import (
     JUDGE,
     POLICY,
+    SeatedRun,
     check_seats,
     models_of,
     not_apart,
-    open_seats,
     prices_of,
 )
 
@@ -128,7 +126,7 @@ async def redteam(
 ) -> RunResult:
     """Red-team (or go on with it). Raises AdhereError."""
     inputs = read_redteam_inputs(plan, pool)
-    check_seats(inputs)
+    check_seats(inputs.seats)
     return await RedteamRun(inputs, listener or Silent()).run()
 
 
@@ -211,23 +209,14 @@ def failed(row: Row, error: AdhereError, role: str) -> Row:
 
 
 @dataclass
-class RedteamRun(StepwiseRun[RedteamInputs]):
+class RedteamRun(SeatedRun[RedteamInputs]):
     """One start of a run."""
 
     kind = KIND
-    operational = OPERATIONAL
 
     def steps(self) -> Redteaming:
         """See `StepwiseRun.steps`."""
         return Redteaming(self.inputs)
-
-    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
-        """See `StepwiseRun.open_seats`."""
-        return open_seats(self.inputs, opening, seats)
-
-    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
-        """See `StepwiseRun.not_apart`."""
-        return not_apart(record)
 
     def undecided(self, summary: Mapping[str, Any]) -> int:
         """See `StepwiseRun.undecided`."""

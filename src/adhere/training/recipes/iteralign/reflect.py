@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +18,11 @@ from adhere.chat import Models, Outcome, Role, digest
 from adhere.errors import BadInput
 from adhere.experiments.answering import kept
 from adhere.experiments.marking import JUDGE_ROLE
-from adhere.experiments.opening import Opening
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, WAITING, Row, begun, ended
-from adhere.experiments.stepwise.run import Made, StepwiseRun
+from adhere.experiments.stepwise.run import Made
 from adhere.experiments.stepwise.seats import NOBODY, Open
 from adhere.methods.base import DRAWS_PER_REPEAT
 from adhere.models.connect import ModelConfig
@@ -37,7 +35,7 @@ from adhere.training.recipes.iteralign.finding import Finder
 from adhere.training.recipes.iteralign.gate import REASONS, refuse
 from adhere.training.recipes.iteralign.health import health_of
 from adhere.training.recipes.iteralign.ledger import ANSWERS, Entry
-from adhere.training.recipes.iteralign.plan import OPERATIONAL, ReflectPlan
+from adhere.training.recipes.iteralign.plan import ReflectPlan
 from adhere.training.recipes.iteralign.redteam import (
     failed,
     found_in,
@@ -49,10 +47,10 @@ from adhere.training.recipes.iteralign.reflecting import in_order, next_step, ta
 from adhere.training.recipes.iteralign.seats import (
     JUDGE,
     POLICY,
+    SeatedRun,
     check_seats,
     models_of,
     not_apart,
-    open_seats,
     prices_of,
 )
 
@@ -160,7 +158,7 @@ async def reflect(
 ) -> RunResult:
     """Reflect (or go on with it). Raises AdhereError."""
     inputs = read_reflect_inputs(plan, failures, rules)
-    check_seats(inputs)
+    check_seats(inputs.seats)
     return await ReflectRun(inputs, listener or Silent()).run()
 
 
@@ -246,23 +244,14 @@ class Reflecting:
 
 
 @dataclass
-class ReflectRun(StepwiseRun[ReflectInputs]):
+class ReflectRun(SeatedRun[ReflectInputs]):
     """One start of a run."""
 
     kind = KIND
-    operational = OPERATIONAL
 
     def steps(self) -> Reflecting:
         """See `StepwiseRun.steps`."""
         return Reflecting(self.inputs)
-
-    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
-        """See `StepwiseRun.open_seats`."""
-        return open_seats(self.inputs, opening, seats)
-
-    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
-        """See `StepwiseRun.not_apart`."""
-        return not_apart(record)
 
     def undecided(self, summary: Mapping[str, Any]) -> int:
         """See `StepwiseRun.undecided`."""

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from adhere.chat import Completion, Message, Model, Sampling, user
+from adhere.judging.questions import conversation
 from adhere.methods.base import read_answer
 from adhere.prompting import Prompts
 from adhere.training.recipes.iteralign.failures import Failure
-from adhere.training.recipes.iteralign.finding import asked
 from adhere.training.recipes.iteralign.plan import Way
 
 CRITIQUE_TOKENS = 200
@@ -90,7 +90,10 @@ def _critique_step(
 ) -> Step | None:
     if not done:
         text = templates.render(
-            "iteralign/critique", question=asked(failure.case), answer=failure.answer, rules=rules
+            "iteralign/critique",
+            question=conversation(failure.case),
+            answer=failure.answer,
+            rules=rules,
         )
         short = min(sampling.max_tokens or CRITIQUE_TOKENS, CRITIQUE_TOKENS)
         return Step("critique", [user(text)], sampling.but(max_tokens=short))
@@ -110,7 +113,7 @@ def _revise(
     failure: Failure, answer: str, rules: Sequence[str], critique: str, templates: Prompts
 ) -> list[Message]:
     text = templates.render(
-        "iteralign/revise", question=asked(failure.case), answer=answer, rules=list(rules),
+        "iteralign/revise", question=conversation(failure.case), answer=answer, rules=list(rules),
         critique=critique,
     )  # fmt: skip
     return [user(text)]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol, TypeVar
 
 from adhere.chat import Role
 from adhere.experiments.opening import Opening, facts_of
 from adhere.experiments.pricing import Prices, read_prices
+from adhere.experiments.stepwise.run import StepwiseInputs, StepwiseRun
 from adhere.experiments.stepwise.seats import Open, weights_of
 from adhere.models.connect import ModelConfig, connect
 from adhere.models.limiter import Limiter
 from adhere.training.recipes.iteralign.finding import Finder
-from adhere.training.recipes.iteralign.plan import ModulePlan
+from adhere.training.recipes.iteralign.plan import OPERATIONAL, ModulePlan
 
 POLICY, JUDGE, ORACLE = "policy", "judge", "oracle"
 
@@ -34,9 +35,17 @@ class SeatedInputs(Protocol):
         """The models, in the order in which a row needs them."""
 
 
-def check_seats(inputs: SeatedInputs) -> None:
+class SeatedRunInputs(SeatedInputs, StepwiseInputs, Protocol):
+    """What a run reads before it begins."""
+
+    @property
+    def plan(self) -> ModulePlan:
+        """How it is to be made."""
+
+
+def check_seats(seats: Mapping[str, ModelConfig]) -> None:
     """Find missing keys and unknown names before a folder is made. Raises BadInput."""
-    for config in inputs.seats.values():
+    for config in seats.values():
         only = getattr(config, "model_only", None)
         connect(only() if only else config, Limiter())
 
@@ -100,6 +109,23 @@ def not_apart(record: Mapping[str, Any]) -> list[str]:
     if oracle and weights_of(oracle, adapter=True) in policies:
         out.append("the oracle is the policy: it writes the rules that it lacks itself")
     return out
+
+
+SeatedT = TypeVar("SeatedT", bound=SeatedRunInputs)
+
+
+class SeatedRun(StepwiseRun[SeatedT]):
+    """A run of IterAlign: how its models are opened, and who of them is kept apart."""
+
+    operational = OPERATIONAL
+
+    def open_seats(self, opening: Opening, seats: list[str]) -> AbstractAsyncContextManager[Open]:
+        """See `StepwiseRun.open_seats`."""
+        return open_seats(self.inputs, opening, seats)
+
+    def not_apart(self, record: Mapping[str, Any]) -> list[str]:
+        """See `StepwiseRun.not_apart`."""
+        return not_apart(record)
 
 
 def models_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
