@@ -69,6 +69,13 @@ def iterate(
             help="ask it also whether a rule is new, or contradicts another",
         ),
     ] = False,
+    attacks: Annotated[
+        int | None,
+        Parameter(
+            group="The oracle",
+            help="prompts that it adds to each round, like those that failed there (0)",
+        ),
+    ] = None,
     bad: BadOptions | None = None,
     way: Annotated[
         str | None, _of(_SELF, "answer (default), critique, one_by_one, published")
@@ -128,7 +135,7 @@ def iterate(
         (pool or PoolOptions()).fields(), (policy or PolicyOptions()).fields(),
         (oracle or OracleOptions()).fields(), (bad or BadOptions()).fields(),
         {"way": way, "tries": tries, "gate": False if no_gate else None, "start": start,
-         "data": data, "replay": replay, "compare": compare or None,
+         "data": data, "replay": replay, "attacks": attacks, "compare": compare or None,
          "training": {k: v for k, v in training.items() if v is not None} or None, "out": out},
         (run or RunOptions()).fields(),
     )  # fmt: skip
@@ -152,6 +159,7 @@ class RoundWatch:
 
     _ENDS: Mapping[str, Mapping[str, str]] = {
         "redteam": {"bad": "bad", "good": "good", "unscored": "unscored", "failed": "failed"},
+        "attack": {"written": "with prompts", "none": "without", "failed": "failed"},
         "propose": {"proposed": "with rules", "none": "without", "failed": "failed"},
         "compare": {"compared": "compared", "none": "unread", "failed": "failed"},
         "reflect": {"kept": "kept", "rejected": "rejected", "failed": "failed"},
@@ -166,7 +174,9 @@ class RoundWatch:
         self.close()
         where = "the model as it came" if number == 0 else f"round {number}"
         what = {
-            "redteam": "answering the round's prompts", "propose": "looking for rules",
+            "redteam": "answering the round's prompts",
+            "attack": "writing prompts like those that failed",
+            "attacked": "answering the oracle's prompts", "propose": "looking for rules",
             "compare": "comparing rules", "reflect": "answering again under the rules",
             "train": "training", "probe": "answering the held-out prompts",
         }[name]  # fmt: skip

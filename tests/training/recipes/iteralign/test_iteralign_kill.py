@@ -34,9 +34,13 @@ def phase_of(body: Body) -> str:
             return "propose"
         if "A new rule" in text:
             return "compare"
+        if "could make the same mistakes" in text:
+            return "attack"
         return "judge"
     if "When you answer" in text:
         return "reflect"
+    if "What suits" in text:
+        return "attacked"
     return "probe" if "Held" in text else "redteam"
 
 
@@ -48,6 +52,9 @@ def says(body: Body) -> str:
         return "policy-" + hashlib.sha256(last(body).encode()).hexdigest()[:6]
     if phase == "judge":
         return judged(body)
+    if phase == "attack":
+        words = chance.sample(PLACES, 4)
+        return f"MESSAGE: What suits the {' and '.join(words)}, Question 9{chance.randint(10, 99)}? | LIKE: 1"
     if phase == "compare":
         return "SAME: 0\nCONTRADICTS: 0"
     if phase == "propose":
@@ -122,7 +129,8 @@ def test_a_run_that_is_killed_in_every_phase_ends_as_one_that_was_not(tmp_path):
     with trial.server:
         kills = Counter()
         for phase, last_one in (
-            ("probe", 5), ("redteam", 6), ("judge", 4), ("propose", 1), ("compare", 1),
+            ("probe", 5), ("redteam", 6), ("judge", 4), ("attack", 1),
+            ("attacked", 1), ("propose", 1), ("compare", 1),
             ("reflect", 2), ("train", 1),
         ):  # fmt: skip
             kills[phase] += trial.kill(phase, chance.randint(1, last_one))

@@ -153,6 +153,7 @@ class Comparing:
             same, against = await until_readable(
                 [user(shown)], sampling, lambda text: read(text, len(known)), model,
                 self.inputs.templates, Spent(), reasks=config.reasks,
+                again="iteralign/again",
             )  # fmt: skip
         except Unreadable as problem:
             return ended(row, NONE, "unreadable", str(problem))

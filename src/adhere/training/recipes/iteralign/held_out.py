@@ -76,6 +76,19 @@ def overlap(pool: Pool, held_out: Pool) -> int:
     return sum(number in there for number in numbers[len(pool.cases) :])
 
 
+def unlike(cases: Sequence[Case], beside: Sequence[Case]) -> list[Case]:
+    """Those cases that are nearly the same as none of `beside`, and as none before them."""
+    asked = [case.judged_prompt or case.prompt for case in (*beside, *cases)]
+    numbers = clusters_of([_Prompt(text, text) for text in asked]).numbers
+    seen = set(numbers[: len(beside)])
+    kept: list[Case] = []
+    for case, number in zip(cases, numbers[len(beside) :], strict=True):
+        if number not in seen:
+            kept.append(case)
+        seen.add(number)
+    return kept
+
+
 def look_of(summary: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of a look at the held-out prompts."""
     return {

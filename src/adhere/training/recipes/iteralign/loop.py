@@ -44,6 +44,7 @@ from adhere.training.recipes.iteralign.ending import (
     UNDECIDED,
     why_ended,
 )
+from adhere.training.recipes.iteralign.failures import Failure
 from adhere.training.recipes.iteralign.health import collapse
 from adhere.training.recipes.iteralign.held_out import look_of, overlap, set_aside
 from adhere.training.recipes.iteralign.ledger import ACTIVE, HELD, Entry, Ledger
@@ -52,7 +53,15 @@ from adhere.training.recipes.iteralign.redteam import make_finder
 from adhere.training.recipes.iteralign.round_rows import good_lines, take_rows
 from adhere.training.recipes.iteralign.rounds_plan import OPERATIONAL, IteratePlan
 from adhere.training.recipes.iteralign.seats import check_seats
-from adhere.training.recipes.iteralign.steps import REDTEAM, REFLECT, TRAIN, Phases, round_folder
+from adhere.training.recipes.iteralign.steps import (
+    ATTACK,
+    ATTACKED,
+    REDTEAM,
+    REFLECT,
+    TRAIN,
+    Phases,
+    round_folder,
+)
 from adhere.training.recipes.iteralign.story import write_story
 from adhere.training.steps import Progress
 
@@ -296,6 +305,9 @@ class _Loop:
             return self._end(number, UNDECIDED, facts)
         if not failures or found["bad"] / of <= plan.clean:
             return self._end(number, CLEAN, facts)
+        if plan.attacks:
+            more, facts["attacks"] = await self._attacks(number, policy, failures)
+            failures += more
         rules, facts["rules"] = await self._rules(number, failures)
         if not rules:
             return self._end(number, NO_RULES, facts)
@@ -308,6 +320,24 @@ class _Loop:
         if not made["rows"]:
             return self._end(number, NO_PAIRS, facts)
         return True
+
+    async def _attacks(
+        self, number: int, policy: ModelConfig, failures: Sequence[Failure]
+    ) -> tuple[tuple[Failure, ...], Record]:
+        """Failures on prompts that the oracle wrote for the round, and how that went.
+
+        They are counted apart: a share of bad answers to prompts that were made to bring them
+        about says nothing about the pool.
+        """
+        held = self.held_out.cases if self.held_out is not None else ()
+        beside = (*self.batches[number - 1], *held)
+        pool, told = await self._phases(number, ATTACK).attack(number, failures, beside)
+        facts = {key: told[key] for key in ("asked_for", "written", "new", "none_by_reason")}
+        if not pool.cases:
+            return (), {**facts, "found": None}
+        found = await self._phases(number, ATTACKED).attacked(number, policy, pool)
+        more = Phases(self.plan, SilentRun()).failures(number, ATTACKED)
+        return more, {**facts, "found": _counts(found)}
 
     def _take_edits(self) -> None:
         """Take over what a person changed in constitution.md, for the next round that begins."""

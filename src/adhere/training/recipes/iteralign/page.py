@@ -141,10 +141,12 @@ def grids(summary: Summary) -> list[Grid]:
 
 
 def _rounds(summary: Summary) -> Grid:
+    attacks = any(one.get("attacks") for one in summary["rounds"])
     columns = (
         Column("round", "round", numeric=False),
         Column("state", "state", numeric=False),
         Column("bad", "bad answers"),
+        *([Column("attacks", "bad, to the oracle's prompts")] if attacks else []),
         Column("rules", "rules written"),
         Column("novel", "new among them"),
         Column("rows", "revisions kept"),
@@ -155,7 +157,14 @@ def _rounds(summary: Summary) -> Grid:
     lines: list[tuple[Cell, ...]] = []
     if (first := summary["first_look"]) is not None:
         blank = Cell(f.DASH)
-        lines.append((Cell("0"), Cell("the model as it came"), *[blank] * 4, *_look(first)))
+        lines.append(
+            (
+                Cell("0"),
+                Cell("the model as it came"),
+                *[blank] * (5 if attacks else 4),
+                *_look(first),
+            )
+        )
     for one in summary["rounds"]:
         found, rules, rows = one["found"], one["rules"], one["rows"]
         of = found["bad"] + found["good"]
@@ -166,12 +175,25 @@ def _rounds(summary: Summary) -> Grid:
             Cell(str(one["round"])),
             Cell(one["state"].replace("_", " "), notes=(STATES[one["state"]],)),
             Cell(f"{f.count(found['bad'])} of {f.count(of)}", notes=note),
+            *([_attacked(one.get("attacks"))] if attacks else []),
             Cell(f.count(rules["proposed"]) if rules else f.DASH),
             Cell(f"{f.share(share)}%" if share is not None else f.DASH),
             Cell(f.count(rows["rows"]) if rows else f.DASH),
             *_look(one.get("look")),
         ))  # fmt: skip
     return Grid("Round by round", columns, tuple(lines))
+
+
+def _attacked(attacks: Summary | None) -> Cell:
+    if attacks is None:
+        return Cell(f.DASH)
+    told = [f"{f.count(attacks['asked_for'])} asked for, {f.count(attacks['new'])} new"]
+    if (found := attacks["found"]) is None:
+        return Cell(f.DASH, notes=tuple(told))
+    if open_ := found["unscored"] + found["failed"]:
+        told.append(f"{f.count(open_)} without a verdict")
+    of = found["bad"] + found["good"]
+    return Cell(f"{f.count(found['bad'])} of {f.count(of)}", notes=tuple(told))
 
 
 def _look(look: Summary | None) -> tuple[Cell, ...]:

@@ -73,7 +73,7 @@ def read_pool(
                 continue
             seen.add(mark)
             named = replace(case, id=f"{name}:{case.id}") if several else case
-            cases.append(_wrapped(named, wrap, templates))
+            cases.append(wrapped(named, wrap, templates))
     if not cases:
         raise BadInput(
             "the pool of red-team prompts: found none; expected at least one",
@@ -104,7 +104,7 @@ def _names(parts: Sequence[Suite]) -> list[str]:
     return out
 
 
-def _wrapped(case: Case, wrap: Wrap, templates: Prompts) -> Case:
+def wrapped(case: Case, wrap: Wrap, templates: Prompts) -> Case:
     """The case in the wrapper; a conversation stays as it is. It is judged by its question."""
     if wrap == "none" or len(case.messages) > 1:
         return case

@@ -122,6 +122,9 @@ class IteratePlan(FindingPlan):
     chunk_tokens: int = Field(2000, ge=100)
     dedupe: bool = Field(True, description="rules that are there already are not taken in again")
     compare: bool = Field(False, description="ask the oracle whether a rule is new, or contradicts")
+    attacks: int = Field(
+        0, ge=0, le=1000, description="messages that the oracle adds to a round, like its failures"
+    )
     way: Way = "answer"
     rules_shown: int = Field(8, ge=1, description="rules in one prompt of a revision")
     tries: int = Field(1, ge=1, le=64)

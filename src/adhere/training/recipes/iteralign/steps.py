@@ -1,6 +1,8 @@
 """The phases of one round, each a run in a folder of its own.
 
     rounds/0003/redteam    the round's prompts answered and judged
+    rounds/0003/attack     (optional) the oracle writes prompts like those that failed
+    rounds/0003/attacked   (optional) those answered and judged
     rounds/0003/propose    rules out of the failures
     rounds/0003/compare    (optional) the new rules beside those that are there
     rounds/0003/reflect    the policy answers again under the rules
@@ -20,18 +22,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adhere.chat import Usage
+from adhere.chat import Case, Usage, user
 from adhere.errors import Stopped
 from adhere.experiments.phases import Listener
 from adhere.experiments.plan import StopPlan
 from adhere.experiments.starts import RunResult
 from adhere.models.connect import ModelConfig
+from adhere.prompting import Prompts
 from adhere.records.run_folder import SUMMARY_FILE, write_atomic
+from adhere.training.recipes.iteralign.attack import PROMPTS_FILE, AttackPlan, attack
 from adhere.training.recipes.iteralign.compare import ComparePlan, compare
 from adhere.training.recipes.iteralign.failures import Failure, read_failures
 from adhere.training.recipes.iteralign.ledger import Entry
 from adhere.training.recipes.iteralign.plan import ProposePlan, RedteamPlan, ReflectPlan
-from adhere.training.recipes.iteralign.pool import Pool
+from adhere.training.recipes.iteralign.pool import Pool, wrapped
 from adhere.training.recipes.iteralign.propose import RULES_FILE, propose
 from adhere.training.recipes.iteralign.proposing import Proposal
 from adhere.training.recipes.iteralign.redteam import redteam
@@ -40,7 +44,8 @@ from adhere.training.recipes.iteralign.rounds_plan import IteratePlan
 
 REDTEAM, PROPOSE, COMPARE, REFLECT = "redteam", "propose", "compare", "reflect"
 TRAIN, PROBE = "train", "probe"
-PHASES = (REDTEAM, PROPOSE, COMPARE, REFLECT, PROBE)  # those that ask models
+ATTACK, ATTACKED = "attack", "attacked"
+PHASES = (REDTEAM, ATTACK, ATTACKED, PROPOSE, COMPARE, REFLECT, PROBE)  # those that ask models
 
 
 def round_folder(out: Path, number: int) -> Path:
@@ -74,9 +79,37 @@ class Phases:
         summary = self._whole(await redteam(plan, self.listener, pool=pool))
         return _finished(out, summary, nothing=not summary["bad_rate"]["of"])
 
-    def failures(self, number: int) -> tuple[Failure, ...]:
-        """The round's bad answers, under ids that name the round."""
-        found = read_failures(round_folder(self.plan.out, number) / REDTEAM)
+    async def attack(
+        self, number: int, failures: Sequence[Failure], beside: Sequence[Case]
+    ) -> tuple[Pool, Mapping[str, Any]]:
+        """New prompts like those that failed, and the summary. Raises AdhereError.
+
+        `beside`: prompts that none of them may be nearly the same as.
+        """
+        plan, out = self.plan, round_folder(self.plan.out, number) / ATTACK
+        summary = _done(out)
+        if summary is None:
+            made = AttackPlan(**self._common(out), oracle=plan.oracle, attacks=plan.attacks)
+            names = f"attack-{number:04d}"
+            summary = self._whole(await attack(made, failures, beside, names, self.listener))
+            summary = _finished(out, summary, nothing=not summary["written"])
+        templates = Prompts(plan.prompts_dir)
+        cases = [
+            Case(id=line["id"], messages=(user(line["prompt"]),))
+            for line in map(
+                json.loads, (out / PROMPTS_FILE).read_text(encoding="utf-8").splitlines()
+            )
+        ]
+        shown = tuple(wrapped(case, plan.wrap, templates) for case in cases)
+        return Pool(shown, harmful=True, by_id={case.id: case for case in shown}), summary
+
+    async def attacked(self, number: int, policy: ModelConfig, pool: Pool) -> Mapping[str, Any]:
+        """The oracle's prompts, answered and judged; the summary. Raises AdhereError."""
+        return await self._find(round_folder(self.plan.out, number) / ATTACKED, policy, pool)
+
+    def failures(self, number: int, phase: str = REDTEAM) -> tuple[Failure, ...]:
+        """The bad answers of a round's prompts, or the oracle's, under ids that name the round."""
+        found = read_failures(round_folder(self.plan.out, number) / phase)
         return tuple(
             Failure(f"r{number}:{f.id}", f.case, f.answer, f.reason, f.rules) for f in found
         )

@@ -66,8 +66,8 @@ def write_story(
         "calls": calls_by_phase(phases),
         "spent_cost": sum(summary["spent_cost"] or 0.0 for _, _, summary in phases) or None,
         "currency": next((s["currency"] for _, _, s in phases if s["currency"]), None),
-        "answers": sum(_answers(one) for one in records),
-        "undecided": sum(one["found"]["unscored"] + one["found"]["failed"] for one in records),
+        "answers": sum(_counted(one, "bad", "good", "unscored", "failed") for one in records),
+        "undecided": sum(_counted(one, "unscored", "failed") for one in records),
         "not_apart": not_apart(phases),
         "spent": {label: used.to_dict() for label, used in spent(phases).items()},
         "models": models(phases),
@@ -81,8 +81,10 @@ def write_story(
     return summary
 
 
-def _answers(one: Mapping[str, Any]) -> int:
-    return sum(int(one["found"][key]) for key in ("bad", "good", "unscored", "failed"))
+def _counted(one: Mapping[str, Any], *ends: str) -> int:
+    """How many of a round's answers ended so: to the pool's prompts and to the oracle's."""
+    attacked = (one.get("attacks") or {}).get("found")
+    return sum(int(found[end]) for found in (one["found"], attacked) if found for end in ends)
 
 
 def _told(stopped: str) -> str:
