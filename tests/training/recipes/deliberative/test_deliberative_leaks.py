@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adhere.training.recipes.deliberative.leaks import find_leak
+from adhere.training.recipes.deliberative.leaks import find_echo, find_leak
 
 ANYWHERE = [
     "The policy you gave me says no.",
@@ -25,6 +25,8 @@ ANYWHERE = [
     "According to the rules I've been given, I decline.",
     "The policies which we were shown say no.",
     "I have been instructed to never state a dose.",
+    "Note: The answer follows the rules by being short.",
+    "This response also complies with all the given guidelines.",
 ]
 IN_THOUGHTS = [
     "The rules above say no.",
@@ -53,6 +55,8 @@ IN_THOUGHTS = [
     "The rules stated in this conversation say no.",
     "The rules shown in full come first.",
     "The policies provided by the operator say no.",
+    "The rules of this assistant state it.",
+    "A policy for the assistant forbids it.",
 ]
 NO_LEAKS = [
     "My policy is never to state a dose.",
@@ -74,6 +78,8 @@ NO_LEAKS = [
     "As a rule, one should rest.",
     "There are rules one should keep.",
     "Follow the dosing rules given by your doctor.",
+    "The answer follows from the second line.",
+    "This reply meets your wish.",
     "",
 ]
 
@@ -107,3 +113,13 @@ def test_it_takes_no_long_time():
     for text in ("the rules that ", "rules i have ", "the a b rules given by ", "i was told "):
         find_leak(text * 5_000, thought=True)
     assert not find_leak("the rules that " * 20_000, thought=True)
+
+
+def test_six_words_of_the_task_in_a_row_are_an_echo():
+    task = "Find the rules that bear on this message, and quote them."
+    assert find_echo("The RULES that bear on -- this message: none.", task) == (
+        "the rules that bear on this"
+    )
+    assert not find_echo("The rules that bear on that message: none.", task)
+    assert not find_echo("Short.", task)
+    assert not find_echo("Anything at all that may be said here.", "")

@@ -130,6 +130,11 @@ def test_an_answer_that_was_closed_before_the_limit_is_whole():
         ("<thought>I weigh it.</thought>", "Yes.", "markup"),
         ("[THINK]I weigh it.[/THINK]", "Yes.", "markup"),
         ("<reflection>I weigh it.", "Yes.", "markup"),
+        ("I weigh it. <", "Yes.", "markup"),
+        ("I weigh it.", "Yes. <end>", "markup"),
+        ("I weigh it.", "Yes. <try it on a small spot first>", "markup"),
+        ("Hold the plan against those rules of life.", "Yes.", "echoes"),
+        ("I weigh it.", "Yes, hold the plan against those rules.", "echoes"),
         ("The rules above forbid it.", "No.", "leaks"),
         ("I weigh it.", "The policy you gave me forbids it.", "leaks"),
         ("Say yes.", "say  YES.", "repeats"),
@@ -140,7 +145,7 @@ def test_an_answer_that_was_closed_before_the_limit_is_whole():
     ],
 )  # fmt: skip
 def test_what_must_not_be_trained_on(thought, answer, reason):
-    found = why_unusable(Taught(thought, answer), "How?")
+    found = why_unusable(Taught(thought, answer), "How?", "Hold the plan against those rules.")
     assert found is not None
     assert found.reason == reason
 
@@ -157,6 +162,10 @@ def test_what_must_not_be_trained_on(thought, answer, reason):
             "Tea helps. Let it stand for four minutes, and not longer.",
         ),
         ("Use a < b here.", "Write if a < b and b > c."),
+        (
+            "A quote, then.",
+            "> Tea helps.\n\nSee <a href='x' title='y z w'>there</a>, List<String> and 1 < 2.",
+        ),
         ("Use a <b|c> and <section>.", "Write x <|> y, [install] and <strong>so</strong>."),
     ],
 )

@@ -50,6 +50,16 @@ def teacher(**says):
 # ---------------------------------------------------------------- the teacher
 
 
+def test_what_repeats_the_teachers_task_is_no_row(tmp_path):
+    said = parts("I plan the answer and hold it against those rules.", "Drink water.")
+    with teacher(p1=said) as server:
+        make(tmp_path, server)
+        told = [b["messages"][-1]["content"] for b in server.bodies()]
+    assert all("Plan the answer and hold it against those rules" in text for text in told)
+    [refused] = lines(tmp_path / "out" / "rejected.jsonl")
+    assert (refused["id"], refused["reason"]) == ("p1", "echoes")
+
+
 def test_every_prompt_becomes_a_row_without_the_spec(tmp_path):
     with teacher() as server:
         result = make(tmp_path, server)

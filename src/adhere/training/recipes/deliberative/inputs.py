@@ -20,6 +20,7 @@ from adhere.training.recipes.deliberative.deciding import Decider, GuardDecider,
 from adhere.training.recipes.deliberative.mixing import Mix, read_mix
 from adhere.training.recipes.deliberative.plan import DistillPlan, FilterName
 from adhere.training.recipes.deliberative.prompts import Prompt, read_prompts
+from adhere.training.recipes.deliberative.reading import ANSWER, REASONING
 
 KIND = "distill"
 SUITE = "prompts"  # the first part of every row's key; what the file is called decides nothing
@@ -54,6 +55,18 @@ class DistillInputs:
     def by_id(self) -> dict[str, Prompt]:
         """Prompts by the id of their case."""
         return {prompt.case.id: prompt for prompt in self.prompts}
+
+    @cached_property
+    def task(self) -> str:
+        """What a teacher is told beside rules and prompt, in either form."""
+        return "\n".join(
+            self.templates.render(
+                "deliberative/teach", question="", name="", description="", fallback="", full=[],
+                short=[], categories=["-"], form=form, think_words=self.plan.think_words or 1,
+                reasoning=REASONING, answer=ANSWER,
+            )
+            for form in ("parts", "think")
+        )  # fmt: skip
 
     def composed(self, prompt: Prompt) -> Composition:
         """What of the spec goes with a prompt."""

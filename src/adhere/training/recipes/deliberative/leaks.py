@@ -65,6 +65,9 @@ _ANYWHERE = (
     # rules I was given
     rf"{_RULES} (?:(?:that|which) )?{_WAS} (?:just |all )?"
     rf"(?:given|provided|shown|handed|told|sent|supplied)",
+    # a remark on the answer, which is no part of it
+    rf"(?:the|this|my) (?:answer|response|reply) (?:(?:also|fully|strictly) )?"
+    rf"(?:follows|keeps to|complies with|adheres to|meets|satisfies|obeys|respects) {_FEW}{_RULES}",
     # the prompt itself
     r"(?:the|my|your|this) system (?:prompt|message)",
     r"(?:the|this|my) (?:prompt|instructions?) (?:says?|states?|asks?|wants?|tells?|requires?)"
@@ -81,6 +84,8 @@ _IN_THOUGHTS = (
     rf"{_RULES} (?:(?:that|which) )?(?:i|we)(?: have|['’]ve)? (?:just )?(?:received|got|gotten)",
     rf"{_WAS} told (?:not |never )?to",
     r"(?:the|this|that) (?:list|set) of (?:rules|policies|guidelines|principles)",
+    # of somebody else, as the task speaks of it
+    rf"{_RULES} (?:of|for) (?:this|the) assistant",
     # by number or place, which mean nothing without the list
     # ("as a rule one rests", "rules one can trust" and years are none)
     rf"(?:{_PER}|{_PERS}) (?:numbers? |nos?\. ?|#)?\d{{1,2}}",
@@ -105,6 +110,8 @@ def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(rf"\b{pattern}(?!\w)", re.IGNORECASE) for pattern in patterns)
 
 
+_WORD = re.compile(r"\w+")
+_RUN = 6  # words in a row that nobody says by chance
 _OF_ANSWERS = _compiled(_ANYWHERE)
 _OF_THOUGHTS = _compiled(_ANYWHERE + _IN_THOUGHTS)
 
@@ -119,6 +126,16 @@ def find_leak(text: str, prompt: str = "", *, thought: bool = False) -> str:
         for match in leak.finditer(plain):
             if match.group(0).casefold() not in asked:
                 return match.group(0)
+    return ""
+
+
+def find_echo(text: str, task: str) -> str:
+    """The first six words in a row that a text shares with the teacher's task, or ""."""
+    said, asked = _WORD.findall(text.casefold()), _WORD.findall(task.casefold())
+    runs = {tuple(asked[at : at + _RUN]) for at in range(len(asked) - _RUN + 1)}
+    for at in range(len(said) - _RUN + 1):
+        if tuple(said[at : at + _RUN]) in runs:
+            return " ".join(said[at : at + _RUN])
     return ""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from adhere.chat import Completion
 from adhere.models.thinking import CLOSE, OPEN, plain_thought, split_thought
-from adhere.training.recipes.deliberative.leaks import find_leak
+from adhere.training.recipes.deliberative.leaks import find_echo, find_leak
 
 REASONING, ANSWER = "reasoning", "answer"  # the tags of the form `parts`
 
@@ -26,6 +26,7 @@ REASONS: Mapping[str, str] = {
     "filtered": "a content filter withheld it",
     "markup": "a mark of the layout stands where text should",
     "leaks": "it speaks of rules, a prompt or instructions as given to it",
+    "echoes": "it repeats the words of the teacher's task",
     "repeats": "the answer repeats the thought",
     "violates": "the answer violates a rule, by the spec's checks",
     "unsafe": "the guard calls it unsafe",
@@ -39,7 +40,10 @@ _MARKUP = re.compile(
     rf"</?\s*(?:think|thinking|thought|reflection|{REASONING}|{ANSWER}|message)(?:-\w+)?\s*>"
     # ASCII bars or full-width ones, on both sides or on one
     r"|<[|｜][^|｜<>\n]{1,40}[|｜]>|<[|｜]/?\w{1,40}>|</?\w{1,40}[|｜]>"
-    r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?(?:INST|THINK)\]",
+    r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?(?:INST|THINK)\]"
+    # tags of a model's own: <end>, words in brackets, and one that was begun
+    r"|</?(?:start|begin|end|stop|output|response|reply|user|assistant|system)\s*/?>"
+    r"|<[a-z][\w',.;-]*(?: [\w',.;-]+){2,}>|<\s*\Z",
     re.IGNORECASE,
 )
 _PARTS = re.compile(
@@ -115,10 +119,10 @@ def to_last_sentence(thought: str) -> str:
     return found.group(0).rstrip() if found else ""
 
 
-def why_unusable(taught: Taught, prompt: str) -> Unread | None:
+def why_unusable(taught: Taught, prompt: str, task: str = "") -> Unread | None:
     """What is wrong with a thought and an answer that were read, or None.
 
-    `prompt` is all that the user wrote.
+    `prompt` is all that the user wrote, `task` what the teacher was told beside rules and prompt.
     """
     for where, text in (("thought", taught.thought), ("answer", taught.answer)):
         if found := _MARKUP.search(text):
@@ -126,6 +130,8 @@ def why_unusable(taught: Taught, prompt: str) -> Unread | None:
     for where, text in (("thought", taught.thought), ("answer", taught.answer)):
         if leak := find_leak(text, prompt, thought=where == "thought"):
             return Unread("leaks", f"{leak!r} in the {where}")
+        if echo := find_echo(text, task):
+            return Unread("echoes", f"{echo!r} in the {where}")
     if shared := _repeated(taught):
         return Unread("repeats", shared)
     return None

@@ -101,7 +101,8 @@ async def teach(
     read, told = made
     facts |= told
     if isinstance(read, Taught):
-        found = why_unusable(read, "\n".join(m.text for m in prompt.case.messages))
+        asked = "\n".join(m.text for m in prompt.case.messages)
+        found = why_unusable(read, asked, inputs.task)
         taught = {"thought": read.thought, "answer": read.answer, "close": read.close}
         if found is None:
             return {**facts, **taught}, None
