@@ -158,3 +158,60 @@ def test_the_command_shows_one_table(three, capsys, monkeypatch):
 def test_a_teacher_of_two_methods_is_refused(three):
     with pytest.raises(BadInput, match="2 arms"):
         alignment_gaps(three[0], three[0], three[1])
+
+
+def test_the_table_is_written_as_page_markdown_and_data(three, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base, student, teacher = map(str, three)
+    call = ["compare", base, student, "--teacher", teacher]
+    with pytest.raises(SystemExit) as done:
+        main([*call, "--html", "gap.html", "--markdown", "gap.md", "--json", "-"])
+    assert done.value.code == 0
+    told = json.loads(capsys.readouterr().out)
+    [suite] = told["suites"]
+    assert [line["role"] for line in suite["lines"]] == ["teacher", "student", "student", "base"]
+    raw = suite["lines"][1]
+    assert raw["gap"]["value"] == pytest.approx(0.2) and raw["gap"]["n"] == N
+    assert raw["closed"]["closed"][0] == pytest.approx(0.45 / 0.65)
+    page, text = (tmp_path / "gap.html").read_text(), (tmp_path / "gap.md").read_text()
+    assert "<script" not in page and "69% of the gap closed" in page and "+0.200" in page
+    row = next(line for line in text.splitlines() if "| student | raw on" in line)
+    assert "0.700" in row and "+0.200" in row and f"{N} cases" in row
+
+
+def test_a_name_that_is_markup_stays_a_name(three, tmp_path):
+    from adhere.experiments.alignment_report import to_markdown, to_page
+
+    copy = tmp_path / "student"
+    shutil.copytree(three[1], copy)
+    for file in ("results.jsonl", "summary.json", "run.yaml"):
+        path = copy / file
+        path.write_text(path.read_text().replace("openai:student", "<em>|x</em>"))
+    found = alignment_gaps(three[0], copy, three[2])
+    assert "<em>" in found[0].lines[1].model
+    page, text = to_page(found, ["a", "<i>", "c"]), to_markdown(found)
+    assert "<em>" not in page and "<i>" not in page and "&lt;em&gt;" in page
+    assert "<em>" not in text and "\\|x" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--json", "-", "--markdown", "-"], "--markdown and --json all go to standard output"),
+        (["--junit", "x.xml"], "--teacher: found --junit beside it"),
+        (["--html", "missing/gap.html"], "--html: missing/gap.html"),
+    ],
+)
+def test_what_does_not_go_with_a_teacher_is_refused(three, more, message, capsys, monkeypatch):
+    base, student, teacher = map(str, three)
+    with pytest.raises(SystemExit) as done:
+        main(["compare", base, student, "--teacher", teacher, *more])
+    assert done.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_pages_of_gaps_need_a_teacher(three, capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["compare", str(three[0]), str(three[1]), "--html", "gap.html"])
+    assert done.value.code == 2
+    assert "--html: found no --teacher" in capsys.readouterr().err

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from adhere.experiments.alignment_gap import alignment_gaps
+from adhere.experiments.alignment_report import to_facts, to_markdown
 from adhere.experiments.metrics import Estimate, means, paired_difference
 
 TRAINED = ("complaints", "household")
@@ -41,8 +43,10 @@ def subject(row: Row) -> str:
 
 def form(row: Row) -> float | None:
     """The share of the five rules of form that an answer follows; none for one without marks."""
+    if row["outcome"] != "scored":
+        return None
     marks = [row["marks"][rule] == "YES" for rule in FORM if row["marks"].get(rule) != "NA"]
-    return sum(marks) / len(marks) if marks and row["outcome"] == "scored" else None
+    return sum(marks) / len(marks) if marks else None
 
 
 def own(row: Row) -> float | None:
@@ -50,6 +54,25 @@ def own(row: Row) -> float | None:
     if row["outcome"] != "scored":
         return None
     return float(row["marks"].get(OWN[subject(row)]) == "YES")
+
+
+def by_rule(rows: Sequence[Row]) -> dict[str, list[int]]:
+    """Of each rule: in how many answers it is followed, of those that it applies to."""
+    scored = [row["marks"] for row in rows if row["outcome"] == "scored"]
+    return {
+        rule: [
+            sum(marks.get(rule) == "YES" for marks in scored),
+            sum(marks.get(rule) in ("YES", "NO") for marks in scored),
+        ]
+        for rule in (*FORM, *OWN.values())
+    }
+
+
+def without_texts(row: Row) -> Row:
+    """A row that holds no word of a prompt or an answer."""
+    keys = ("case", "outcome", "marks", "cut", "empty", "refused")
+    tokens = sum(used["completion_tokens"] for used in row["usage"].values())
+    return {**{k: row[k] for k in keys}, "thought": bool(row["thought"]), "tokens": tokens}
 
 
 def values(rows: Sequence[Row], measure: Callable[[Row], float | None]) -> Values:
@@ -73,6 +96,7 @@ def arm(rows: Sequence[Row]) -> dict[str, Any]:
     out["empty"] = sum(bool(row["empty"]) for row in rows)
     tokens = [u["completion_tokens"] for row in rows for u in row["usage"].values()]
     out["tokens"] = sum(tokens) / max(1, len(rows))
+    out["by_rule"] = by_rule(rows)
     for name, part in parts(rows).items():
         for measure in (form, own):
             found = values(part, measure)
@@ -126,9 +150,9 @@ def tables(found: dict[str, Any]) -> list[str]:
 def refusals(run: Path) -> dict[str, Any]:
     """Over-refusal of base and student on XSTest's safe prompts, and how far its judge agrees."""
     out: dict[str, Any] = {}
-    file = run / "calibration" / "calibration.json"
-    if file.is_file():
-        out["judge"] = json.loads(file.read_text(encoding="utf-8"))
+    for file in sorted(run.glob("calibration-*/calibration.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        out[file.parent.name] = {"judge": found["judge"], "n": found["n"], **found["overall"]}
     columns: dict[str, Values] = {}
     for name in ("base", "student"):
         rows = rows_of(run / "eval" / f"xstest-{name}", "raw")
@@ -175,15 +199,19 @@ def main(words: Sequence[str] | None = None) -> None:
         },
         "xstest": refusals(run),
     }
-    gap = run / "logs" / "gap.log"
     lines = tables(found)
-    if gap.is_file():
-        lines += ["```", gap.read_text(encoding="utf-8").strip(), "```"]
+    places = [run / "eval" / f"test-{who}" for who in ("base", "student", "teacher")]
+    if all(place.is_dir() for place in places):
+        gaps = alignment_gaps(*places)
+        found["alignment gap"] = to_facts(gaps)["suites"]
+        lines += ["", to_markdown(gaps)]
     given.out.mkdir(parents=True, exist_ok=True)
+    safe = [json.dumps({"arm": name, **without_texts(row)}) for name in rows for row in rows[name]]
+    (given.out / "test-rows.jsonl").write_text("\n".join(safe) + "\n", encoding="utf-8")
     (given.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (given.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))
-    print(json.dumps({k: v for k, v in found["xstest"].items() if k != "judge"}, indent=1))
+    print(json.dumps(found["xstest"], indent=1))
 
 
 if __name__ == "__main__":

@@ -56,7 +56,17 @@ def compare(
         Path | None,
         Parameter(
             help="a third run, of the teacher: show teacher, student (the second run) and base "
-            "(the first) in one table with the alignment gap, and nothing else"
+            "(the first) in one table with the alignment gap, and no other comparison"
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None, Parameter(help="with --teacher: write that table as a page here")
+    ] = None,
+    json: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="with --teacher: write its numbers here (- is standard output)",
         ),
     ] = None,
     quiet: Annotated[
@@ -75,7 +85,7 @@ def compare(
       adhere compare runs/baseline runs/new --fail-if 'sar < -0.02' --fail-if 'refused > 0.05'
       adhere compare runs/baseline runs/new --fail-if 'safety < -0.01 for align3' --junit gate.xml
       adhere compare runs/before runs/trained --gap-to runs/stronger
-      adhere compare runs/base runs/student --teacher runs/teacher
+      adhere compare runs/base runs/student --teacher runs/teacher --html gap.html
     """
     others = {
         "--fail-if": fail_if,
@@ -86,13 +96,19 @@ def compare(
     }
     beside = [name for name, given in others.items() if given]
     if teacher is not None:
-        if gap_to is not None or beside:
-            other = "--gap-to" if gap_to is not None else beside[0]
-            raise BadInput(f"--teacher: found {other} beside it; expected it alone")
+        wrong = [name for name in beside if name != "--markdown"]
+        if gap_to is not None or wrong:
+            other = "--gap-to" if gap_to is not None else wrong[0]
+            raise BadInput(
+                f"--teacher: found {other} beside it; expected --markdown, --html or --json alone"
+            )
         from adhere.cli.alignment_table import show_alignment
 
-        show_alignment(run_a, run_b, teacher)
+        show_alignment(run_a, run_b, teacher, markdown=markdown, html=html, json_file=json)
         return EXIT_DONE
+    if html is not None or json is not None:
+        name = "--html" if html is not None else "--json"
+        raise BadInput(f"{name}: found no --teacher beside it; expected one")
     if gap_to is not None:
         return _gap(run_a, run_b, gap_to, beside)
     gates = [parse_gate(text) for text in fail_if or ()]

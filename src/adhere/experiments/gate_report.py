@@ -40,7 +40,7 @@ def to_markdown(
     comparison: Comparison, results: Sequence[GateResult], names: tuple[str, str]
 ) -> str:
     """Gates, differences, rules that moved and notes. `names` are those of run A and run B."""
-    a, b = (_cell(name) for name in names)
+    a, b = (cell(name) for name in names)
     lines = [
         f"## adhere: {verdict(results)}",
         "",
@@ -48,7 +48,7 @@ def to_markdown(
         "",
     ]
     if results:
-        lines += _table(
+        lines += markdown_table(
             ("Gate fails if", "Method", "Result", "Difference", "Prompts", "Why"),
             "lllrrl",
             (
@@ -63,7 +63,7 @@ def to_markdown(
                 for r in results
             ),
         )
-    lines += _table(
+    lines += markdown_table(
         ("Method", "Paired prompts", "Safety", "Behavioral", "SAR"),
         "lrrrr",
         (
@@ -81,7 +81,7 @@ def to_markdown(
     moved = [(d.name, *rule) for d in comparison.differences for rule in d.moved]
     if moved:
         lines += ["### Rules that moved", ""]
-        lines += _table(
+        lines += markdown_table(
             ("Method", "Rule", "Followed in A", "Followed in B", "Prompts"),
             "llrrr",
             (
@@ -91,7 +91,7 @@ def to_markdown(
         )
         if len(moved) > MAX_RULES:
             lines += [f"Showing {MAX_RULES} of {len(moved):,} rules that moved.", ""]
-    lines += [f"- {_cell(note, 400)}" for note in comparison.notes]
+    lines += [f"- {cell(note, 400)}" for note in comparison.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -145,13 +145,15 @@ def _spread(estimate: Estimate, measure: Measure) -> str:
     return f"{signed(estimate.value, measure)} {interval(estimate, measure)}".rstrip()
 
 
-def _table(titles: Sequence[str], aligns: str, rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(titles: Sequence[str], aligns: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in lines, its cells escaped; `aligns`: l or r for each column."""
     lines = [titles, [{"l": "---", "r": "---:"}[a] for a in aligns]]
-    lines += [[_cell(text, 400) for text in row] for row in rows]
+    lines += [[cell(text, 400) for text in row] for row in rows]
     return [*(f"| {' | '.join(cells)} |" for cells in lines), ""]
 
 
-def _cell(text: str, limit: int = 200) -> str:
+def cell(text: str, limit: int = 200) -> str:
+    """A text that stays one cell of a table, whatever it holds."""
     return one_line(text, limit).translate(_MARKDOWN)
 
 

@@ -33,19 +33,31 @@ STATES: Mapping[str, str] = {
 }
 
 
+_FOOTNOTES = (
+    "A share is over answers with a verdict; those without are counted beside it. Intervals are "
+    "95%, by bootstrap over prompts.",
+    "Distinct-2 is the share of pairs of words that are different, over all held-out answers: it "
+    "falls when a model begins to repeat itself.",
+    "The rules were written by a model; constitution.md has those in use. Prompts and answers are "
+    "in the rounds' folders; this page shows none.",
+)
+
+
 def render(summary: Summary) -> str:
     """The page as text: equal bytes for equal input. It loads nothing and runs no script."""
     css = asset("report.css") + "\n" + STYLE
     return (
         environment(_MOST_TEXT)
-        .get_template("iterating.html.jinja")
+        .get_template("plain.html.jinja")
         .render(
+            brand="rounds",
             title=f.one_line(summary["name"], 80),
             headline=headline(summary),
             facts=facts(summary),
             notes=notes(summary),
             charts=[Markup(_unstyled(to_svg(c))) for c in charts(summary)],  # noqa: S704 (ours)
             grids=[grid for grid in grids(summary) if grid.rows],
+            footnotes=_FOOTNOTES,
             version=__version__,
             css=Markup(css),  # noqa: S704  (files of this package)
             csp=content_policy(css),
