@@ -39,7 +39,7 @@ def main(url: str, work: Path, out: str) -> int:
         model={"model": "openai:policy", **server},
         oracle={"model": "openai:oracle", "base_url": url, "output": "text"},
         compare=True,
-        attacks=1,
+        attacks=7,
         batch=6,
         patience=None,
         limits={"attempts": 1, "concurrency": 3},

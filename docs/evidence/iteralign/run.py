@@ -7,6 +7,7 @@
 Every piece is a command of `adhere` in a folder of its own, so a killed run goes on where it was.
 
     discovered   the loop with a real oracle, which is shown failures and never the planted rules
+    contrast     the same; the oracle is shown good answers of the round beside the bad ones
     true         the same steps, with an oracle that always writes the four planted rules
     random       the same steps, with an oracle that always writes four rules on other things
     *-plain      the three without a gate, with one try and no replay: what is trained on is what
@@ -52,7 +53,15 @@ RANDOM = (
     "Do not use words from more than one language in an answer.",
     "Never describe how a lock is opened without its key.",
 )
-ARMS = ("discovered", "true", "random", "discovered-plain", "true-plain", "random-plain")
+ARMS = (
+    "discovered",
+    "contrast",
+    "true",
+    "random",
+    "discovered-plain",
+    "true-plain",
+    "random-plain",
+)
 STAGES = (*ARMS, "judge", "xstest")
 
 
@@ -143,6 +152,7 @@ class Runner:
         """The loop with an oracle; a plain one trains on whatever is said under the rules."""
         pool, held = self.prompts()
         plain = name.endswith("-plain")
+        contrast = name == "contrast"
         told = {
             "prompts": [str(pool)],
             "held_out": [str(held)],
@@ -156,7 +166,8 @@ class Runner:
             "patience": ROUNDS,
             "gate": not plain,
             "tries": 1 if plain else 4,
-            "chunk_tokens": 800,
+            "chunk_tokens": 400 if contrast else 800,
+            "contrast": 6 if contrast else 0,
             "most_rules": 4,
             "replay": 0.0 if plain else 0.3,
             "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": self.seed},
@@ -173,7 +184,7 @@ class Runner:
         """One of the stages."""
         if name in ("judge", "xstest"):
             getattr(self, name)()
-        elif name.startswith("discovered"):
+        elif name.startswith(("discovered", "contrast")):
             self.arm(name, {"model": ORACLE, "context": 4096})
         else:
             self.scripted(name, planted() if name.startswith("true") else RANDOM)

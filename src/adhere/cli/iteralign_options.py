@@ -99,6 +99,13 @@ class OracleOptions:
     most_rules: Annotated[
         int | None, Parameter(group=_ORACLE, help="rules that one call may propose (5)")
     ] = None
+    contrast: Annotated[
+        int | None,
+        Parameter(
+            group=_ORACLE,
+            help="good answers that it is shown beside the bad ones of a call (0)",
+        ),
+    ] = None
     form: Annotated[
         str | None,
         Parameter(
@@ -114,7 +121,8 @@ class OracleOptions:
             "model": self.oracle, "base_url": self.oracle_base_url,
             "api_key_env": self.oracle_api_key_env, "output": self.oracle_output,
         }  # fmt: skip
-        return {"oracle": known(oracle), "most_rules": self.most_rules, "form": self.form}
+        return {"oracle": known(oracle), "most_rules": self.most_rules,
+                "contrast": self.contrast, "form": self.form}  # fmt: skip
 
 
 @Parameter(name="*")

@@ -193,6 +193,10 @@ class RoundWatch:
         self.close()
         found = record["found"]
         told = [f"{found['bad']} of {found['bad'] + found['good']} answers bad"]
+        if (attacks := record.get("attacks")) and (more := attacks["found"]):
+            told.append(f"{more['bad']} of {more['bad'] + more['good']} to the oracle's prompts")
+        elif attacks:
+            told.append("no new prompt by the oracle")
         if record["rules"]:
             told.append(f"{record['rules']['proposed']} rules")
         if record["rows"]:

@@ -50,6 +50,14 @@ def ended(row: Row, outcome: str, reason: str = "", detail: str = "") -> Row:
     return {**row, "outcome": outcome, "reason": reason, "detail": detail, "error": None}
 
 
+def may_come_better(row: Row) -> bool:
+    """Whether a row failed for a call that another start tries again.
+
+    One that failed without an error failed for what a model wrote: it would write it again.
+    """
+    return row["error"] is not None and worth_retrying(row)
+
+
 class Steps(Protocol):
     """What the rows of a kind of run go through."""
 
@@ -90,8 +98,7 @@ class RowLoop:
         row = self.known.get(key)
         if row is None or row["outcome"] == WAITING:
             return True
-        # A row that failed without an error failed for what a model wrote: it would write it again.
-        return row["error"] is not None and worth_retrying(row) and key not in self._tried
+        return may_come_better(row) and key not in self._tried
 
     def waiting(self, keys: Sequence[Key]) -> Counter[str]:
         """How many rows wait for each seat next."""

@@ -23,7 +23,7 @@ from adhere.experiments.plan import Settings
 from adhere.experiments.pricing import Prices
 from adhere.experiments.spending import SpendLimit, money_spent
 from adhere.experiments.starts import RunResult, new_record, seconds_spent, until_its_end
-from adhere.experiments.stepwise.rows import Row, RowLoop, Steps
+from adhere.experiments.stepwise.rows import Row, RowLoop, Steps, may_come_better
 from adhere.experiments.stepwise.seats import Open, turns
 from adhere.models.connect import ModelConfig
 from adhere.records import RunFolder
@@ -178,6 +178,7 @@ class StepwiseRun(ABC, Generic[InputsT]):
         for identity, used in by_identity.items():
             label = labels.get(identity, identity)
             spent[label] = spent.get(label, Usage()) + used
+        rows = [loop.known[key] for key in keys if key in loop.known]
         facts = {
             "name": inputs.plan.out.name,
             "created": record["created"],
@@ -185,8 +186,8 @@ class StepwiseRun(ABC, Generic[InputsT]):
             "currency": prices.currency if prices else None,
             "wall_seconds": round(seconds_spent(folder, self._started, worked=worked), 1),
             "stopped": stopped,
+            "tried_again": sum(may_come_better(row) for row in rows),
         }
-        rows = [loop.known[key] for key in keys if key in loop.known]
         summary = self.write(Made(folder, record, keys, rows, spent, facts))
         text = json.dumps(summary, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
         write_atomic(folder.path / SUMMARY_FILE, text)

@@ -68,7 +68,7 @@ def says(body: Body) -> str:
 class Trial:
     def __init__(self, work: Path) -> None:
         self.work = work
-        for name, text, n in (("prompts", "Question {}?", 18), ("held", "Held, Question {}?", 5)):
+        for name, text, n in (("prompts", "Question {}?", 36), ("held", "Held, Question {}?", 5)):
             rows = [{"id": f"{name}{i}", "prompt": text.format(i)} for i in range(n)]
             file = work / f"{name}.jsonl"
             file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -129,14 +129,13 @@ def test_a_run_that_is_killed_in_every_phase_ends_as_one_that_was_not(tmp_path):
     with trial.server:
         kills = Counter()
         for phase, last_one in (
-            ("probe", 5), ("redteam", 6), ("judge", 4), ("attack", 1),
+            ("probe", 5), ("redteam", 6), ("judge", 4), ("attack", 2),
             ("attacked", 1), ("propose", 1), ("compare", 1),
             ("reflect", 2), ("train", 1),
         ):  # fmt: skip
             kills[phase] += trial.kill(phase, chance.randint(1, last_one))
         asked = trial.asked
         trial.to_the_end("killed")
-        in_flight = sum(count - 1 for count in asked.values())
         trial.asked = Counter()
         trial.to_the_end("whole")
         whole = trial.asked
@@ -145,8 +144,9 @@ def test_a_run_that_is_killed_in_every_phase_ends_as_one_that_was_not(tmp_path):
         assert not trial.asked, "a finished run asks nobody"
     assert all(kills.values()), f"not killed in every phase: {kills}"
     assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
-    # Each request once, but for those that a kill left without a record: at most three in flight.
+    # No request more often than in the whole run, but for those that a kill left without a record:
+    # at most three in flight.
     assert set(asked) == set(whole)
-    assert in_flight <= 3 * sum(kills.values())
+    assert asked.total() - whole.total() <= 3 * sum(kills.values())
     states = [json.loads(x)["state"] for x in (tmp_path / "whole" / "rounds.jsonl").open()]
     assert "trained" in states

@@ -223,6 +223,26 @@ def test_rules_name_the_failures_they_cover_and_become_a_spec(tmp_path):
     assert (result.summary["covered"], result.summary["failures"]) == (2, 2)
 
 
+def test_contrast_takes_good_answers_from_the_run_that_found_the_bad_ones(tmp_path):
+    write_prompts(tmp_path, 6)
+    rule = rule_line("Never name BrandX in an answer.", "1")
+
+    def oracle(body):
+        return rule if "Below are" in last(body) else judged(body)
+
+    with FakeServer(by_name(policy=answers(1), oracle=oracle)) as server:
+        run_redteam(tmp_path, server)
+        run_propose(tmp_path, server, contrast=2)
+        [asked] = [last(b) for b in server.bodies() if "Below are" in last(b)]
+        with pytest.raises(BadInput, match="other plan|contrast"):
+            run_propose(tmp_path, server, contrast=3)
+        alone = tmp_path / "failures.jsonl"
+        alone.write_text((tmp_path / "redteam" / "failures.jsonl").read_text())
+        with pytest.raises(BadInput, match="found no good.jsonl"):
+            run_propose(tmp_path, server, contrast=2, failures=alone, out=tmp_path / "other")
+    assert asked.partition("To compare with")[2].count("<answer>") == 2
+
+
 def test_failures_go_in_chunks_of_tokens(tmp_path):
     write_failures(tmp_path, *[BAD + "x" * 350] * 4)
 

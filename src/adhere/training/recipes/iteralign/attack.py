@@ -1,13 +1,14 @@
 """Attacks, an option of the loop: the oracle writes messages like those on which the model failed.
 
 A pool asks everywhere alike; once a few failures are known, more of their kind are sooner found
-next to them. One call writes a few messages, each shown failures of the round in another order. A
+next to them. One call writes a few messages and is shown other failures than the one before, as far
+as there are others; it is sampled, for at temperature 0 the same few would be written each time. A
 message that is nearly the same as one of the round or of the held-out prompts is dropped: what the
 model is measured on must not be trained on. Failures whose texts speak of rules are not shown.
 
 Beside what every run that goes step by step leaves (`experiments/stepwise/run.py`),
 
-    prompts.jsonl   the messages, as a prompts file; results.jsonl says like which failure each is
+    attacks.jsonl   the messages that are new: id, prompt, and like which failure each is
 """
 
 from __future__ import annotations
@@ -44,15 +45,16 @@ from adhere.training.recipes.iteralign.finding import Finder
 from adhere.training.recipes.iteralign.held_out import unlike
 from adhere.training.recipes.iteralign.plan import ModulePlan
 from adhere.training.recipes.iteralign.pool import cases_digest
-from adhere.training.recipes.iteralign.proposing import speaking_of_rules
+from adhere.training.recipes.iteralign.proposing import length_of, speaking_of_rules
 from adhere.training.recipes.iteralign.redteam import failed, write_lines
 from adhere.training.recipes.iteralign.seats import ORACLE, SeatedRun, models_of, prices_of
 
 KIND = "attack"
 SUITE = "attacks"
-PROMPTS_FILE = "prompts.jsonl"
+ATTACKS_FILE = "attacks.jsonl"
 A_CALL, SHOWN = 5, 5  # messages that one call writes, and failures that it is shown
 TOKENS, LONGEST = 600, 2000  # of a reply; characters of a message
+TEMPERATURE = 0.7  # at least
 WRITTEN, NONE = "written", "none"
 _LINE = re.compile(
     r"\s*(?:[-*]|\d+[.)])?\s*\**MESSAGE\**\s*:\s*(?P<text>.+?)\s*\|\s*LIKE\s*:\s*#?(?P<like>\d{1,4})\s*\.?\s*",
@@ -67,6 +69,7 @@ class AttackPlan(ModulePlan):
     needs: ClassVar[tuple[tuple[str, str], ...]] = (("oracle", "--oracle MODEL"),)
 
     oracle: JudgeConfig | None = None
+    chunk_tokens: int = Field(2000, ge=100, description="failures of one call, in tokens")
     attacks: int = Field(5, ge=1, le=1000, description="messages that the oracle is to write")
 
 
@@ -94,7 +97,8 @@ class AttackInputs:
     def of_call(self, row: Row) -> tuple[int, list[Failure]]:
         """How many messages a call is to write, and the failures that it is shown.
 
-        All failures have their turn before one is shown again, each time in another order.
+        All failures have their turn before one is shown again, each time in another order; as many
+        as the tokens of a call hold, and at least one.
         """
         number = int(str(row["case"]).removeprefix("call-"))
         wanted = min(A_CALL, self.plan.attacks - number * A_CALL)
@@ -104,8 +108,14 @@ class AttackInputs:
             chance = random.Random(f"{self.plan.sampling.seed} {turn}")  # noqa: S311
             order += chance.sample(self.failures, len(self.failures))
             turn += 1
-        shown = order[number * SHOWN : (number + 1) * SHOWN]
-        return wanted, list({failure.id: failure for failure in shown}.values())
+        shown: dict[str, Failure] = {}
+        left = self.plan.chunk_tokens
+        for failure in order[number * SHOWN : (number + 1) * SHOWN]:
+            left -= 0 if failure.id in shown else length_of(failure)
+            if left < 0 and shown:
+                break
+            shown[failure.id] = failure
+        return wanted, list(shown.values())
 
     def identity(self) -> dict[str, Any]:
         """What decides the messages; the oracle adds its own when it is connected."""
@@ -116,6 +126,7 @@ class AttackInputs:
             "failures": failures_digest(self.failures),
             "beside": cases_digest(self.beside),
             "attacks": plan.attacks,
+            "chunk_tokens": plan.chunk_tokens,
             "about": plan.about,
             "seed": plan.sampling.seed,
             "templates": self.templates.digest_of("iteralign/"),
@@ -183,6 +194,7 @@ class Attacking:
                 for f in shown
             ],
             wanted=wanted,
+            part=int(str(row["case"]).removeprefix("call-")) + 1,
             structured=self.structured,
         )
         parsed = parse_structured if self.structured else parse
@@ -194,7 +206,7 @@ class Attacking:
 
         spent = Spent()
         sampling = Sampling(
-            temperature=config.temperature,
+            temperature=max(config.temperature or 0.0, TEMPERATURE),
             max_tokens=config.most_tokens(TOKENS),
             extra=response_format(schema(len(shown), wanted)) if self.structured else {},
         )
@@ -302,19 +314,19 @@ class AttackRun(SeatedRun[AttackInputs]):
         """Write the messages that are new; return the summary."""
         made.folder.export_rows(made.keys)
         ends = Counter(row["outcome"] for row in made.rows)
-        written = [
-            message["text"]
+        written = {
+            message["text"]: message["like"]
             for row in made.rows
             if row["outcome"] == WRITTEN
             for message in row["messages"]
-        ]
+        }
         cases = [
             Case(id=f"{self.inputs.names}-{at:03d}", messages=(user(text),))
             for at, text in enumerate(written, 1)
         ]
         new = unlike(cases, self.inputs.beside)
-        lines = ({"id": case.id, "prompt": case.prompt} for case in new)
-        write_lines(made.folder.path / PROMPTS_FILE, lines)
+        lines = ({"id": c.id, "prompt": c.prompt, "like": written[c.prompt]} for c in new)
+        write_lines(made.folder.path / ATTACKS_FILE, lines)
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": KIND,

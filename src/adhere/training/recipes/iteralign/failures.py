@@ -26,13 +26,17 @@ _HINT = "`adhere data redteam` writes such a file. Nothing was run."
 
 @dataclass(frozen=True)
 class Failure:
-    """A bad answer to a case, and why it is bad."""
+    """A bad answer to a case, and why it is bad.
+
+    `like`: the failure after whose pattern the case's prompt was written, if it was.
+    """
 
     id: str
     case: Case
     answer: str
     reason: str = ""
     rules: tuple[str, ...] = ()
+    like: str = ""
 
 
 def failure_line(failure: Failure) -> dict[str, Any]:
@@ -50,6 +54,7 @@ def failure_line(failure: Failure) -> dict[str, Any]:
         "answer": failure.answer,
         "reason": failure.reason,
         "rules": list(failure.rules),
+        **({"like": failure.like} if failure.like else {}),
     }
 
 

@@ -268,7 +268,8 @@ class _Loop:
         plan, known = self.plan, {}
         for role in ("oracle", "judge"):
             config = getattr(plan, role)
-            asked = plan.found_by == "judge" if role == "judge" else plan.form == "rules"
+            writes = plan.form == "rules" or plan.attacks or plan.compare
+            asked = plan.found_by == "judge" if role == "judge" else writes
             if config is None or config.output != "auto" or not asked:
                 continue
             fact = f"schema {config.model} {config.base_url or ''}"
@@ -332,11 +333,12 @@ class _Loop:
         held = self.held_out.cases if self.held_out is not None else ()
         beside = (*self.batches[number - 1], *held)
         pool, told = await self._phases(number, ATTACK).attack(number, failures, beside)
-        facts = {key: told[key] for key in ("asked_for", "written", "new", "none_by_reason")}
+        keys = ("asked_for", "written", "new", "none_by_reason", "failed")
+        facts = {key: told[key] for key in keys}
         if not pool.cases:
             return (), {**facts, "found": None}
         found = await self._phases(number, ATTACKED).attacked(number, policy, pool)
-        more = Phases(self.plan, SilentRun()).failures(number, ATTACKED)
+        more = Phases(self.plan, SilentRun()).failures_attacked(number)
         return more, {**facts, "found": _counts(found)}
 
     def _take_edits(self) -> None:

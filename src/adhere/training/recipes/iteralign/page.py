@@ -200,6 +200,8 @@ def _attacked(attacks: Summary | None) -> Cell:
     if attacks is None:
         return Cell(f.DASH)
     told = [f"{f.count(attacks['asked_for'])} asked for, {f.count(attacks['new'])} new"]
+    lost = {**attacks["none_by_reason"], "failed": attacks["failed"]}
+    told += [f"calls {why}: {f.count(count)}" for why, count in lost.items() if count]
     if (found := attacks["found"]) is None:
         return Cell(f.DASH, notes=tuple(told))
     if open_ := found["unscored"] + found["failed"]:

@@ -137,7 +137,16 @@ class ProposePlan(ModulePlan):
     chunk_tokens: int = Field(
         2000, ge=100, description="failures of one call, in tokens of about four characters"
     )
+    contrast: int = Field(
+        0, ge=0, le=20, description="good answers that are shown beside the failures of a call"
+    )
     known: Path | None = Field(None, description="a spec whose rules are not proposed again")
+
+    @model_validator(mode="after")
+    def _contrast_is_for_rules(self) -> Self:
+        if self.contrast and self.form == "published":
+            raise ValueError("contrast: found form published, which shows bad answers alone")
+        return self
 
     @field_validator("oracle", mode="before")
     @classmethod

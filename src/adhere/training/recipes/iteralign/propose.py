@@ -8,13 +8,16 @@ Beside what every run that goes step by step leaves (`experiments/stepwise/run.p
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from adhere.chat import Outcome, Sampling, system, user
+from adhere.errors import BadInput
 from adhere.experiments.answering import kept
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
@@ -45,8 +48,9 @@ from adhere.training.recipes.iteralign.proposing import (
     parse_structured_rules,
     schema,
     speaking_of_rules,
+    with_patterns,
 )
-from adhere.training.recipes.iteralign.redteam import failed, write_lines
+from adhere.training.recipes.iteralign.redteam import GOOD_FILE, failed, write_lines
 from adhere.training.recipes.iteralign.seats import (
     ORACLE,
     SeatedRun,
@@ -74,6 +78,7 @@ class ProposeInputs:
     failures: tuple[Failure, ...]
     templates: Prompts
     known: tuple[str, ...]
+    good: tuple[Failure, ...]
     seats: dict[str, ModelConfig]
     prices: Prices | None
     finder: Finder | None = None
@@ -95,6 +100,13 @@ class ProposeInputs:
         """The failures of a row."""
         return self.chunks[int(str(row["case"]).removeprefix("chunk-"))]
 
+    def beside(self, row: Row) -> list[Failure]:
+        """The good answers that a call is shown, drawn by the seed; none that speak of rules."""
+        loud = {name for name, _ in speaking_of_rules(self.good)}
+        quiet = [one for one in self.good if one.id not in loud]
+        chance = random.Random(f"{self.plan.sampling.seed} {row['case']}")  # noqa: S311
+        return chance.sample(quiet, min(self.plan.contrast, len(quiet)))
+
     def identity(self) -> dict[str, Any]:
         """What decides the rules; models add theirs when they are connected."""
         plan = self.plan
@@ -106,6 +118,8 @@ class ProposeInputs:
             "form": plan.form,
             "most_rules": plan.most_rules,
             "chunk_tokens": plan.chunk_tokens,
+            "contrast": [plan.contrast, plan.sampling.seed] if self.good else None,
+            "good": failures_digest(self.good),
             "about": plan.about,
             "templates": self.templates.digest_of("iteralign/"),
             "oracle": {k: v for k, v in plan.oracle.settings().items() if k != "mode"},
@@ -117,10 +131,12 @@ def read_propose_inputs(
     plan: ProposePlan,
     failures: Sequence[Failure] | None = None,
     known: Sequence[str] | None = None,
+    good: Sequence[Failure] | None = None,
 ) -> ProposeInputs:
     """Read failures, known rules and templates. Raises BadInput before anything is written.
 
-    `failures`, `known`: those that the caller has at hand, in the place of the plan's files.
+    `failures`, `known`, `good` (answers with nothing wrong, if they are to be shown): those that
+    the caller has at hand, in the place of the plan's files.
     """
     templates = Prompts(plan.prompts_dir)
     templates.check_all()
@@ -128,8 +144,23 @@ def read_propose_inputs(
     found = tuple(failures) if failures is not None else read_failures(plan.failures)
     if known is None:
         known = [r.text for r in load_spec(plan.known).rules] if plan.known else []
+    if good is None:
+        good = _good_beside(plan.failures) if plan.contrast else ()
     seats: dict[str, ModelConfig] = {ORACLE: plan.oracle}
-    return ProposeInputs(plan, found, templates, tuple(known), seats, prices_of(plan, seats))
+    return ProposeInputs(
+        plan, found, templates, tuple(known), tuple(good), seats, prices_of(plan, seats)
+    )
+
+
+def _good_beside(failures: Path) -> tuple[Failure, ...]:
+    """The good answers of the run whose failures are read. Raises BadInput without any file."""
+    file = failures / GOOD_FILE
+    if not file.is_file():
+        raise BadInput(
+            f"--contrast: found no {GOOD_FILE} in {failures}; expected the folder of a run",
+            hint="`adhere data redteam` writes it beside failures.jsonl.",
+        )
+    return read_failures(file)
 
 
 async def propose(
@@ -138,9 +169,10 @@ async def propose(
     *,
     failures: Sequence[Failure] | None = None,
     known: Sequence[str] | None = None,
+    good: Sequence[Failure] | None = None,
 ) -> RunResult:
     """Propose rules (or go on with it). Raises AdhereError."""
-    inputs = read_propose_inputs(plan, failures, known)
+    inputs = read_propose_inputs(plan, failures, known, good)
     check_seats(inputs.seats)
     return await ProposeRun(inputs, listener or Silent()).run()
 
@@ -187,6 +219,7 @@ class Proposing:
         config = plan.oracle
         assert config is not None
         structured = await self._offers_schema(model)
+        good = inputs.beside(row)
         shown = inputs.templates.render(
             "iteralign/propose",
             about=plan.about,
@@ -195,6 +228,7 @@ class Proposing:
                 {"question": conversation(f.case), "answer": f.answer, "reason": f.reason}
                 for f in chunk.failures
             ],
+            good=[{"question": conversation(g.case), "answer": g.answer} for g in good],
             most=plan.most_rules,
             structured=structured,
         )
@@ -205,8 +239,13 @@ class Proposing:
             if structured:
                 for failure in chunk.failures:
                     refuse_quoted(reply, failure.answer, conversation(failure.case))
-                return parse_structured_rules(reply, chunk.failures, plan.most_rules)
-            return parse_rules(reply, chunk.failures, plan.most_rules)
+                found = parse_structured_rules(reply, chunk.failures, plan.most_rules)
+            else:
+                found = parse_rules(reply, chunk.failures, plan.most_rules)
+            found = [
+                replace(rule, flags=(*rule.flags, *flags_of(rule.text, good))) for rule in found
+            ]
+            return with_patterns(found, chunk.failures, inputs.failures)
 
         spent = Spent()
         sampling = Sampling(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adhere.judging.parsing import Unreadable
@@ -161,6 +161,29 @@ def _proposals(
         sources = [failures[number - 1] for number in numbers]
         out.append(Proposal(plain, kind, tuple(f.id for f in sources), flags_of(plain, failures)))
     return out
+
+
+def with_patterns(
+    found: Sequence[Proposal], shown: Sequence[Failure], known: Sequence[Failure]
+) -> list[Proposal]:
+    """The rules with the failures behind those that a model's own prompts brought about.
+
+    A prompt that was written like a failure may carry on what stood in it: that failure is named
+    with it, and a rule that shares its words is flagged like one that was made of it.
+    """
+    by_id = {failure.id: failure for failure in known}
+    likes = {failure.id: failure.like for failure in shown if failure.like in by_id}
+    behind = [by_id[like] for like in dict.fromkeys(likes.values())]
+    return [
+        replace(
+            rule,
+            covers=tuple(
+                dict.fromkeys([*rule.covers, *(likes[c] for c in rule.covers if c in likes)])
+            ),
+            flags=tuple(dict.fromkeys([*rule.flags, *flags_of(rule.text, behind)])),
+        )
+        for rule in found
+    ]
 
 
 def schema(n: int, most: int) -> Mapping[str, Any]:

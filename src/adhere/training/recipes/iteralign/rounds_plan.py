@@ -120,6 +120,7 @@ class IteratePlan(FindingPlan):
     form: Form = "rules"
     most_rules: int = Field(5, ge=1, le=50, description="rules that a call may propose")
     chunk_tokens: int = Field(2000, ge=100)
+    contrast: int = Field(0, ge=0, le=20, description="good answers shown beside a call's failures")
     dedupe: bool = Field(True, description="rules that are there already are not taken in again")
     compare: bool = Field(False, description="ask the oracle whether a rule is new, or contradicts")
     attacks: int = Field(
@@ -185,6 +186,8 @@ class IteratePlan(FindingPlan):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"training: {place}: {first['msg']}") from None
+        if self.contrast and self.form == "published":
+            raise ValueError("contrast: found form published, which shows bad answers alone")
         if self.start == "last" and self.training.get("tune", "lora") == "qlora":
             raise ValueError("start last: found tune qlora; expected lora or full")
         if self.repeats != 1:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from adhere.experiments.starts import RunResult
 from adhere.models.connect import ModelConfig
 from adhere.prompting import Prompts
 from adhere.records.run_folder import SUMMARY_FILE, write_atomic
-from adhere.training.recipes.iteralign.attack import PROMPTS_FILE, AttackPlan, attack
+from adhere.training.recipes.iteralign.attack import ATTACKS_FILE, AttackPlan, attack
 from adhere.training.recipes.iteralign.compare import ComparePlan, compare
 from adhere.training.recipes.iteralign.failures import Failure, read_failures
 from adhere.training.recipes.iteralign.ledger import Entry
@@ -38,7 +38,7 @@ from adhere.training.recipes.iteralign.plan import ProposePlan, RedteamPlan, Ref
 from adhere.training.recipes.iteralign.pool import Pool, wrapped
 from adhere.training.recipes.iteralign.propose import RULES_FILE, propose
 from adhere.training.recipes.iteralign.proposing import Proposal
-from adhere.training.recipes.iteralign.redteam import redteam
+from adhere.training.recipes.iteralign.redteam import GOOD_FILE, redteam
 from adhere.training.recipes.iteralign.reflect import reflect
 from adhere.training.recipes.iteralign.rounds_plan import IteratePlan
 
@@ -89,26 +89,46 @@ class Phases:
         plan, out = self.plan, round_folder(self.plan.out, number) / ATTACK
         summary = _done(out)
         if summary is None:
-            made = AttackPlan(**self._common(out), oracle=plan.oracle, attacks=plan.attacks)
+            made = AttackPlan(
+                **self._common(out),
+                oracle=plan.oracle,
+                attacks=plan.attacks,
+                chunk_tokens=plan.chunk_tokens,
+            )
             names = f"attack-{number:04d}"
             summary = self._whole(await attack(made, failures, beside, names, self.listener))
             summary = _finished(out, summary, nothing=not summary["written"])
         templates = Prompts(plan.prompts_dir)
-        cases = [
-            Case(id=line["id"], messages=(user(line["prompt"]),))
-            for line in map(
-                json.loads, (out / PROMPTS_FILE).read_text(encoding="utf-8").splitlines()
-            )
-        ]
-        shown = tuple(wrapped(case, plan.wrap, templates) for case in cases)
+        shown = tuple(
+            wrapped(Case(id=line["id"], messages=(user(line["prompt"]),)), plan.wrap, templates)
+            for line in _attacks(out)
+        )
         return Pool(shown, harmful=True, by_id={case.id: case for case in shown}), summary
 
     async def attacked(self, number: int, policy: ModelConfig, pool: Pool) -> Mapping[str, Any]:
         """The oracle's prompts, answered and judged; the summary. Raises AdhereError."""
         return await self._find(round_folder(self.plan.out, number) / ATTACKED, policy, pool)
 
-    def failures(self, number: int, phase: str = REDTEAM) -> tuple[Failure, ...]:
-        """The bad answers of a round's prompts, or the oracle's, under ids that name the round."""
+    def failures(self, number: int) -> tuple[Failure, ...]:
+        """The bad answers to a round's prompts, under ids that name the round."""
+        return self._failures(number, REDTEAM)
+
+    def failures_attacked(self, number: int) -> tuple[Failure, ...]:
+        """Those to the oracle's prompts; each says like which failure its prompt was written."""
+        like = {
+            line["id"]: line["like"]
+            for line in _attacks(round_folder(self.plan.out, number) / ATTACK)
+        }
+        return tuple(
+            replace(failure, like=like[failure.case.id])
+            for failure in self._failures(number, ATTACKED)
+        )
+
+    def _good(self, number: int) -> tuple[Failure, ...]:
+        """The good answers to the round's prompts."""
+        return read_failures(round_folder(self.plan.out, number) / REDTEAM / GOOD_FILE)
+
+    def _failures(self, number: int, phase: str) -> tuple[Failure, ...]:
         found = read_failures(round_folder(self.plan.out, number) / phase)
         return tuple(
             Failure(f"r{number}:{f.id}", f.case, f.answer, f.reason, f.rules) for f in found
@@ -128,9 +148,13 @@ class Phases:
             form=plan.form,
             most_rules=plan.most_rules,
             chunk_tokens=plan.chunk_tokens,
+            contrast=plan.contrast,
         )
+        good = self._good(number) if plan.contrast else ()
         texts = tuple(entry.text for entry in known) if plan.form == "rules" else ()
-        summary = self._whole(await propose(made, self.listener, failures=failures, known=texts))
+        summary = self._whole(
+            await propose(made, self.listener, failures=failures, known=texts, good=good)
+        )
         return read_proposals(out), _finished(out, summary, nothing=not summary["rules"])
 
     async def compare(
@@ -244,10 +268,11 @@ def _finished(out: Path, summary: Mapping[str, Any], *, nothing: bool) -> Mappin
     """Mark a phase as being at its end: later ones build on what it says now.
 
     A row that failed is a row. But where failed calls are why a phase came to nothing, the round
-    would end with a finding about the model that is one about a server. Raises Stopped then; the
-    next start tries these calls again.
+    would end with a finding about the model that is one about a server. Raises Stopped then, where
+    the next start tries these calls again; one that fails for good (a text that no context holds)
+    would fail there too.
     """
-    if nothing and summary["failed"]:
+    if nothing and summary["tried_again"]:
         raise Stopped(
             f"{summary['failed']} of {summary['planned']} calls failed in {out.parent.name}/"
             f"{out.name}, and nothing came of the others",
@@ -255,6 +280,12 @@ def _finished(out: Path, summary: Mapping[str, Any], *, nothing: bool) -> Mappin
         )
     write_atomic(out / _DONE, "")
     return summary
+
+
+def _attacks(folder: Path) -> list[dict[str, str]]:
+    """The oracle's prompts: id, prompt, and like which failure it is."""
+    text = (folder / ATTACKS_FILE).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def read_proposals(folder: Path) -> list[Proposal]:
