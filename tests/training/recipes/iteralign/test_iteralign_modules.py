@@ -234,11 +234,11 @@ def test_contrast_takes_good_answers_from_the_run_that_found_the_bad_ones(tmp_pa
         run_redteam(tmp_path, server)
         run_propose(tmp_path, server, contrast=2)
         [asked] = [last(b) for b in server.bodies() if "Below are" in last(b)]
-        with pytest.raises(BadInput, match="other plan|contrast"):
+        with pytest.raises(BadInput, match=r"other plan|contrast"):
             run_propose(tmp_path, server, contrast=3)
         alone = tmp_path / "failures.jsonl"
         alone.write_text((tmp_path / "redteam" / "failures.jsonl").read_text())
-        with pytest.raises(BadInput, match="found no good.jsonl"):
+        with pytest.raises(BadInput, match=r"found no good\.jsonl"):
             run_propose(tmp_path, server, contrast=2, failures=alone, out=tmp_path / "other")
     assert asked.partition("To compare with")[2].count("<answer>") == 2
 
