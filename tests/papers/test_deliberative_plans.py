@@ -27,7 +27,7 @@ PLANS = sorted(FOLDER.glob("*.yaml"))
 
 
 def test_the_page_names_each_plan_and_each_plan_its_source():
-    assert len(PLANS) == 5
+    assert len(PLANS) == 6
     for plan in PLANS:
         assert f"`{plan.stem}`" in PAGE
         assert "arXiv 2604.09665" in plan.read_text("utf-8")
@@ -65,6 +65,17 @@ def test_the_teacher_is_asked_and_filtered_as_published():
     rules = load_spec(FOLDER / "spec.md")
     assert len({rule.category for rule in rules.safety}) == 8
     assert all(rule.summary for rule in rules.rules)
+
+
+def test_the_adaptive_attack_is_the_published_one():
+    from adhere.experiments.pair_attack import read_attack_plan
+
+    plan = read_attack_plan(FOLDER / "attack-pair.yaml", {})
+    assert plan.depth == 8
+    assert (plan.method.method, plan.method.options["layer"]) == ("attributed_best_of_n", 12)
+    assert load_method(plan.method.method, plan.method.options).config.n == 8
+    assert plan.judge is not None and plan.judge.guard_prompt == "own"
+    assert "88, 68, 66; Qwen-7B 68, 18, 18" in PAGE
 
 
 @pytest.mark.parametrize("name", ["eval-student", "eval-instruct"])

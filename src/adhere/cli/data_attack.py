@@ -83,6 +83,7 @@ def attack(
     temperature: options.Temperature = None,
     max_tokens: options.MaxTokens = None,
     seed: options.Seed = None,
+    base: options.Base = None,
     order: Annotated[
         str | None,
         Parameter(help="where the spec stands, where it does: question_first or spec_first"),
@@ -129,6 +130,7 @@ def attack(
         "out": out,
         "sampling": options.sampling_fields(temperature, max_tokens, seed) or None,
         "order": order,
+        "base": options.base_fields(base, base_url, api_key_env, chat_template),
         **(run or RunOptions()).fields(),
     }
     plan = read_attack_plan(config, {k: v for k, v in given.items() if v is not None})

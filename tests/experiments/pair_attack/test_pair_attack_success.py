@@ -179,11 +179,6 @@ def test_paths_of_a_plan_file_are_relative_to_it(suites, tmp_path, monkeypatch, 
     assert read.attacker.chat_template == tmp_path / "chat.jinja"
 
 
-def test_a_base_is_no_field_of_an_attack(goals, tmp_path):
-    with FakeServer() as server, pytest.raises(ValueError, match="base: an attack has no such"):
-        attacked(tmp_path, server, prompts=goals, base=model("before", server))
-
-
 def test_an_attacker_is_priced_by_its_model_under_a_name_of_its_own(goals, tmp_path):
     names = ("attacker", "target", "judge")
     (tmp_path / "prices.yaml").write_text(yaml.safe_dump({

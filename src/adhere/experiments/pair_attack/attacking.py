@@ -9,12 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adhere.chat import Answer, Case, Models, Outcome, Role, Unscored, user
+from adhere.chat import Answer, Case, Model, Models, Outcome, Role, Unscored, user
 from adhere.errors import AdhereError, Bug, DiskFull, Stopped
 from adhere.experiments.answering import error_facts, kept
 from adhere.experiments.marking import JUDGE_ROLE
 from adhere.experiments.pair_attack.attacker import ask_attacker
-from adhere.experiments.pair_attack.inputs import ATTACKER, JUDGE, POLICY, RATER, AttackInputs
+from adhere.experiments.pair_attack.inputs import (
+    ATTACKER,
+    BASE,
+    JUDGE,
+    POLICY,
+    RATER,
+    AttackInputs,
+)
 from adhere.experiments.pair_attack.rating import LOWEST, TOP, rate
 from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
 from adhere.experiments.stepwise.seats import NOBODY, Open
@@ -111,7 +118,9 @@ class Attacking:
             draw=row["repeat"] * plan.depth + turn["depth"] - 1,
             reference=case.reference,
         )
-        models: Models = {Role.POLICY: open_.models[POLICY]}
+        models: dict[Role, Model] = {Role.POLICY: open_.models[POLICY]}
+        if BASE in open_.models:
+            models[Role.BASE] = open_.models[BASE]
         made, outcome, reason, error = await kept(inputs.method.answer(request, models))
         if outcome is Outcome.FAILED:
             assert error is not None

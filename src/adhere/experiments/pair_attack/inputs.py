@@ -8,7 +8,7 @@ from typing import Any
 
 from adhere.chat import Case, Role
 from adhere.errors import BadInput
-from adhere.experiments.inputs import Inputs, common_inputs, make_method, probes
+from adhere.experiments.inputs import Inputs, common_inputs, compares, make_method, probes
 from adhere.experiments.pair_attack.plan import AttackPlan
 from adhere.experiments.pricing import Prices, read_prices
 from adhere.judging import CheckJudge
@@ -26,6 +26,7 @@ TEMPLATES = "pair/"
 
 # Who may have to be open, in the order of a turn.
 ATTACKER, POLICY, JUDGE, RATER = "attacker", "policy", "judge", "rater"
+BASE = "base"  # beside the policy, for methods that compare with it
 
 # What answers are judged by where the goals come without a spec: the first by a judge of rules or
 # of harm, the second by one that only says what refuses.
@@ -116,6 +117,7 @@ class AttackInputs:
             "depth": plan.depth,
             "rules": list(self.rules),
             "target": plan.models[0].settings(),
+            "base": plan.base.settings() if plan.base else None,
             "models": {},
         }
 
@@ -140,8 +142,10 @@ def read_attack_inputs(plan: AttackPlan) -> AttackInputs:
     if set(method.requires) - {Role.POLICY} or probes(method, common.spec):
         raise BadInput(
             f"method {method.name}: asks further models; expected one that asks the target alone",
-            hint="For example raw, vanilla, or attributed_best_of_n over an adapter.",
+            hint="For example raw, vanilla, or attributed_best_of_n.",
         )
+    if plan.base is not None and not compares(method):
+        raise BadInput(f"base: the method {method.name} compares answers with none; leave it out")
     return AttackInputs(
         plan=plan,
         common=common,

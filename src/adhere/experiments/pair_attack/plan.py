@@ -19,7 +19,7 @@ TOP = 10  # the rating that says a goal was reached in full, as PAIR has it
 # Fields that may differ between the starts of one run; all others are its identity.
 OPERATIONAL = ("out", "limits", "repeats", "goals", "max_unscored", "reuse", "prices", "stop")
 # What the plans of evaluations have and this one does not.
-_FOREIGN = ("reward", "probe", "base", "risk_cap", "methods", "baseline", "alpha", "na_policy",
+_FOREIGN = ("reward", "probe", "risk_cap", "methods", "baseline", "alpha", "na_policy",
             "controls", "calibration")  # fmt: skip
 _PATHS = ("spec", "prompts", "prompts_dir", "out", "reuse", "prices")
 _ROLES = ("judge", "attacker", "rater")

@@ -22,14 +22,14 @@ from adhere.experiments.opening import Opening
 from adhere.experiments.pair_attack.attacking import BROKEN, Attacking, attacked
 from adhere.experiments.pair_attack.inputs import KIND, AttackInputs, read_attack_inputs
 from adhere.experiments.pair_attack.plan import OPERATIONAL, AttackPlan
-from adhere.experiments.pair_attack.seats import check_seats, open_seats
+from adhere.experiments.pair_attack.seats import check_seats, check_target, open_seats
 from adhere.experiments.pair_attack.summary import not_apart, summarize
 from adhere.experiments.phases import Listener
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.run import Made, StepwiseRun
 from adhere.experiments.stepwise.seats import Open
 from adhere.records import RunFolder
-from adhere.records.run_folder import dump_json, write_atomic
+from adhere.records.run_folder import SUMMARY_FILE, dump_json, write_atomic
 
 ATTACKS_FILE = "attacks.jsonl"
 RESPONSES_FILE = "responses.jsonl"
@@ -39,6 +39,8 @@ async def attack(plan: AttackPlan, listener: Listener | None = None) -> RunResul
     """Make (or go on with) the attacks of a plan. Raises AdhereError."""
     inputs = read_attack_inputs(plan)
     check_seats(inputs)
+    if not (plan.out / SUMMARY_FILE).is_file():  # else a start before this one has found it well
+        await check_target(inputs)
     return await AttackRun(inputs, listener or Silent()).run()
 
 

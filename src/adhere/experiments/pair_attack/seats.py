@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from adhere.chat import Role
+from adhere.chat import Model, Models, Role
 from adhere.errors import BadInput
 from adhere.experiments.opening import Opening, facts_of
-from adhere.experiments.pair_attack.inputs import JUDGE, POLICY, AttackInputs
+from adhere.experiments.pair_attack.inputs import BASE, JUDGE, POLICY, AttackInputs
 from adhere.experiments.pair_attack.plan import AttackerConfig, RaterConfig
-from adhere.experiments.roles import check_able, find_text_scores
+from adhere.experiments.roles import check_able, check_base, check_together, find_text_scores
 from adhere.experiments.stepwise.seats import Open
 from adhere.judging import ModelJudge
 from adhere.models.connect import ModelConfig, connect
@@ -21,6 +21,8 @@ def check_seats(inputs: AttackInputs) -> None:
     """Find missing keys and unknown names before a folder is made. Raises BadInput."""
     plan = inputs.plan
     connect(plan.models[0], Limiter())
+    if plan.base is not None:
+        check_base(plan.base, [plan.models[0]])
     for config in (plan.attacker, plan.judge, plan.rater):
         if config is not None:
             connect(config.model_only(), Limiter())
@@ -51,9 +53,40 @@ async def _target(
     model = await stack.enter_async_context(opening.policy(config, limiter))
     await find_text_scores([inputs.method], model)
     check_able(inputs.method.name, inputs.method, config.label, model)
+    if inputs.plan.base is not None:
+        base = await opening.base(stack)
+        await find_text_scores([inputs.method], base)
+        found.seat(BASE, base, opening.limiter(inputs.plan.base))
+    check_together([inputs.method], _together(model, found), inputs.plan.sampling.sampling())
     opening.check_policies()
     opening.record["models"][config.label] = facts_of(config, model)
     found.seat(POLICY, model, limiter)
+
+
+def _together(policy: Model, found: Open) -> Models:
+    models: dict[Role, Model] = {Role.POLICY: policy}
+    if BASE in found.models:
+        models[Role.BASE] = found.models[BASE]
+    return models
+
+
+async def check_target(inputs: AttackInputs) -> None:
+    """Find a target that the method cannot work with, before anybody is asked. Raises BadInput.
+
+    Only methods that look at their models have something to find; for others nothing is loaded.
+    """
+    if not hasattr(inputs.method, "check_models"):
+        return
+    plan, found = inputs.plan, Open()
+    async with AsyncExitStack() as stack:
+        policy = await stack.enter_async_context(connect(plan.models[0], Limiter()))
+        await find_text_scores([inputs.method], policy)
+        check_able(inputs.method.name, inputs.method, plan.models[0].label, policy)
+        if plan.base is not None:
+            base = await stack.enter_async_context(connect(plan.base, Limiter()))
+            await find_text_scores([inputs.method], base)
+            found.seat(BASE, base, Limiter())
+        check_together([inputs.method], _together(policy, found), plan.sampling.sampling())
 
 
 async def _helper(
