@@ -72,3 +72,10 @@ def test_a_prompts_file_says_that_nothing_was_run(tmp_path):
     file.write_bytes(b"{")
     assert refused(load_prompts, file).endswith("Nothing was run.")
     assert refused(load_prompts, tmp_path / "no").endswith("Give a JSONL file with --prompts.")
+
+
+def test_a_prompts_file_that_was_distilled_on_is_read_as_it_is(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text('{"id": "a", "prompt": "Hi?", "category": ["x"], "note": "Say hi."}\n')
+    [case] = load_prompts(file).cases
+    assert (case.id, case.prompt) == ("a", "Hi?")

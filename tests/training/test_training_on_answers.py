@@ -188,6 +188,24 @@ def test_the_recipe_refuses_pairs(plan, tmp_path):
         run(plan(pairs=write_pairs(tmp_path / "pairs.jsonl")))
 
 
+def test_the_recipes_errors_speak_of_rows_with_one_answer(plan, tmp_path):
+    from adhere.training.plan_file import read_train_plan
+
+    empty, prompts = tmp_path / "empty.jsonl", tmp_path / "prompts.jsonl"
+    empty.write_text("")
+    prompts.write_text('{"prompt": "Hi"}\n')
+    for file, words in (
+        (empty, "found no rows; expected rows with one answer to learn"),
+        (prompts, "prompt and completion, or messages"),
+        (tmp_path / "none.jsonl", "none.jsonl"),
+    ):
+        with pytest.raises(BadInput, match=words) as caught:
+            run(plan(pairs=file, recipe="deliberative"))
+        assert "chosen" not in str(caught.value)
+    with pytest.raises(BadInput, match="found no 'rows'; expected --rows FILE.jsonl"):
+        read_train_plan(None, {"recipe": "deliberative", "model": "weights:x", "out": tmp_path})
+
+
 @pytest.mark.parametrize("template", [TEMPLATE, OPENS], ids=["plain", "opens a thought"])
 def test_what_was_learned_by_heart_is_what_is_sampled(plan, tmp_path, template):
     """Token by token, tags and the end of the turn included."""

@@ -1,8 +1,9 @@
 """A user's own prompts: JSON lines with `prompt` or `messages`.
 
 Optional keys: `id`, `label` (`safe` and `unsafe` make subsets of the tables), `reference` (a good
-answer) and `judged_prompt` (what a judge sees instead of the prompt, for attacked prompts). The
-whole file is read and checked before anything runs.
+answer) and `judged_prompt` (what a judge sees instead of the prompt, for attacked prompts).
+`category` and `note`, which only distilling reads, are left aside. The whole file is read and
+checked before anything runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from adhere.suites.base import Suite
 from adhere.suites.reading import json_lines, parse_object
 
 KEYS = ("prompt", "messages", "id", "label", "reference", "judged_prompt")
+OF_DISTILLING = ("category", "note")  # a file that was distilled on is evaluated on as it is
 EXAMPLE = '{"prompt": "..."}'
 _HINT = "Nothing was run."
 
@@ -28,7 +30,9 @@ def load_prompts(path: str | Path) -> Suite:
     lines: dict[str, int] = {}
     prompts: dict[str, int] = {}
     for number, text, _ in json_lines(path, hint="Give a JSONL file with --prompts."):
-        case = read_case(path, number, parse_object(path, number, text, EXAMPLE, hint=_HINT))
+        data = parse_object(path, number, text, EXAMPLE, hint=_HINT)
+        data = {key: value for key, value in data.items() if key not in OF_DISTILLING}
+        case = read_case(path, number, data)
         asked = digest([m.to_dict() for m in case.messages])
         if asked in prompts:
             # Two copies would share their draws: one answer, counted as two.

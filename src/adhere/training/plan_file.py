@@ -18,7 +18,6 @@ ROWS = "rows"  # the other name of `pairs`, for rows that are none
 _PATHS = ("pairs", ROWS, "out", "spec", "reference_folder")
 _OPTIONS = {
     "model": "--model weights:NAME",
-    "pairs": "--pairs FILE.jsonl",
     "out": "--out FOLDER",
 }
 
@@ -52,7 +51,7 @@ def read_train_plan(file: Path | None, given: Mapping[str, Any]) -> tuple[TrainP
     try:
         return TrainPlan(**data), preset
     except ValidationError as error:
-        raise _explained(error, source) from None
+        raise _explained(error, source, data.get("recipe")) from None
     except TypeError:
         raise BadInput(
             f"{source}: found a field that is no text; expected fields such as `model:`"
@@ -68,14 +67,17 @@ def _over(data: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _explained(error: ValidationError, source: str) -> BadInput:
+def _explained(error: ValidationError, source: str, recipe: object = None) -> BadInput:
     """The first mistake that pydantic found, in words that say what to do."""
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "missing":
+        rows = "--rows" if recipe in ("deliberative", "iteralign") else "--pairs"
+        named = rows.strip("-") if place == "pairs" else place
+        wanted = f"{rows} FILE.jsonl" if place == "pairs" else _OPTIONS.get(place, place)
         return BadInput(
-            f"{source}: found no {place!r}; expected {_OPTIONS.get(place, place)}",
-            hint="A training needs --model, --pairs and --out; `adhere train --help` shows all.",
+            f"{source}: found no {named!r}; expected {wanted}",
+            hint=f"A training needs --model, {rows} and --out; `adhere train --help` shows all.",
         )
     if first["type"] == "extra_forbidden":
         known = LoraPlan.model_fields if len(first["loc"]) > 1 else TrainPlan.model_fields

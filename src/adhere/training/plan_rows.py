@@ -30,7 +30,8 @@ class Rows:
 
 def read(plan: TrainPlan) -> Rows:
     """The plan's rows. Raises BadInput, also for rows that its recipe or objective cannot use."""
-    found = read_training_rows(plan.pairs, plan.on_bad_row)
+    learns = plan.recipe in ("deliberative", "iteralign")
+    found = read_training_rows(plan.pairs, plan.on_bad_row, learns=learns)
     alone = [row for row in found.rows if isinstance(row, CompletionRow)]
     if not alone:
         if plan.recipe == "deliberative":

@@ -79,16 +79,19 @@ def read_usable_rows(path: Path, on_bad_row: OnBadRow = "stop") -> RowsRead[Pref
 
 
 def read_training_rows(
-    path: Path, on_bad_row: OnBadRow = "stop"
+    path: Path, on_bad_row: OnBadRow = "stop", *, learns: bool = False
 ) -> RowsRead[PreferenceRow] | RowsRead[CompletionRow]:
     """Preference pairs, or rows with one answer to learn: whichever the first row is.
 
-    Raises BadInput as `read_usable_rows`, and for a file of both.
+    `learns`: the second are expected, and errors say so. Raises BadInput as `read_usable_rows`,
+    and for a file of both.
     """
-    return _read(path, on_bad_row, completions=None)
+    return _read(path, on_bad_row, completions=None, learns=learns)
 
 
-def _read(path: Path, on_bad_row: OnBadRow, *, completions: bool | None) -> RowsRead[Any]:
+def _read(
+    path: Path, on_bad_row: OnBadRow, *, completions: bool | None, learns: bool = False
+) -> RowsRead[Any]:
     """All rows of one kind; None: of the kind of the first."""
     read: RowsRead[Any] = RowsRead([], [])
     given: dict[str, int] = {}
@@ -96,7 +99,7 @@ def _read(path: Path, on_bad_row: OnBadRow, *, completions: bool | None) -> Rows
     number = 0
     for number, data in _objects(path):
         if completions is None:
-            completions = is_completion(data)
+            completions = is_completion(data) or (learns and not any(s in data for s in SIDES))
         _check_keys(path, number, data, completions)
         ident = _given_id(path, number, data)
         if ident and ident in given:
@@ -126,9 +129,13 @@ def _read(path: Path, on_bad_row: OnBadRow, *, completions: bool | None) -> Rows
             f"all {len(read.set_aside)} rows cannot be used; line {read.set_aside[0].line}: "
             f"{read.set_aside[0].reason}"
             if number
-            else "found no rows; expected preference pairs"
+            else "found no rows; expected "
+            + ("rows with one answer to learn" if learns else "preference pairs")
         )
-        raise BadInput(f"{path}: {found}", hint=COMPLETION_HINT if completions else _HINT)
+        hint = COMPLETION_HINT if completions or learns else _HINT
+        if learns and not number:
+            hint = "A run that kept no row leaves an empty file; rejected.jsonl beside it says why."
+        raise BadInput(f"{path}: {found}", hint=hint)
     return read
 
 
@@ -141,7 +148,7 @@ def _check_keys(path: Path, number: int, data: Mapping[str, Any], completions: b
                 path,
                 number,
                 f"{keys:.200}",
-                "prompt and completion, or messages, as in the rows before",
+                "prompt and completion, or messages" + (", as in the rows before" * (number > 1)),
                 hint="A file has rows with one answer to learn, or preference pairs; not both.",
             )
     elif missing := [side for side in SIDES if side not in data]:
@@ -281,7 +288,7 @@ def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".parquet":
         yield from _parquet_objects(path)
         return
-    for number, text, _ in json_lines(path, hint="Give preference pairs with --pairs."):
+    for number, text, _ in json_lines(path, hint="Give rows with --pairs (or --rows)."):
         yield number, parse_object(path, number, text, '{"prompt": ...}', hint=_HINT)
 
 

@@ -81,7 +81,9 @@ def notes(summary: Summary) -> list[str]:
             "that keeps to the format."
         )
     if ended and not summary["rows"] and unclosed < ended:
-        out.append("No row is left to train on; the reasons stand below.")
+        out.append(
+            "No row is left to train on; the reasons stand in the tables and in rejected.jsonl."
+        )
     out += _of_the_mix(summary["mix"])
     if summary["filters"] == []:
         out.append("Nothing was filtered but the format (--filter none).")
