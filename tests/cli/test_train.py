@@ -365,3 +365,74 @@ def test_rows_with_one_answer_are_learned_under_their_recipe(work, tiny, capfd):
     assert "Deliberative alignment" in card and "| preset | deliberative |" in card
     assert adhere(*given, "--template-kwargs", "[1]") == 2
     assert "--template-kwargs: found '[1]'" in capfd.readouterr().err
+
+
+def test_a_teacher_makes_the_rows_first_and_the_student_learns_them(work, tiny, capfd, monkeypatch):
+    from support import distilling
+    from support.clair import by_name
+    from support.fake_server import FakeServer
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    prompts = [{"id": f"p{i}", "prompt": f"Question {i}?", "category": "web"} for i in range(24)]
+    (work / "lessons.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
+    (work / "rules.md").write_text(distilling.SPEC)
+    (work / "lessons.yaml").write_text("form: parts\n")
+    refuses = []
+
+    def teacher(body):
+        return "No." if refuses else distilling.good(body)
+
+    with FakeServer(by_name(teacher=teacher)) as server:
+        given = [
+            "train", "--recipe", "deliberative", "--teacher", "openai:teacher",
+            "--teacher-base-url", server.url, "--prompts", "lessons.jsonl", "--spec", "rules.md",
+            "--distill", "lessons.yaml",
+            "--model", f"weights:{tiny}", "--out", "out", "--max-steps", "2", "--batch-size", "4",
+        ]  # fmt: skip
+        assert adhere(*given, "--dry-run") == 0
+        assert server.bodies() == [] and not (work / "out").exists()
+        capfd.readouterr()
+        assert adhere(*given) == 0
+        said = capfd.readouterr()
+        assert "24 of 24 rows: 24 kept" in said.err and "step 1 of 2: loss" in said.err
+        asked = len(server.bodies())
+        assert asked == 24
+        # The same command again asks nobody and trains nothing.
+        assert adhere(*given) == 0
+        assert len(server.bodies()) == asked
+        capfd.readouterr()
+        card = (work / "out" / "model" / "README.md").read_text()
+        assert "Deliberative alignment" in card
+        rows = (work / "out" / "rows" / "rows.jsonl").read_text().splitlines()
+        assert (
+            len(rows) == 24
+            and "Never state a dose" not in json.loads(rows[0])["prompt"][0]["content"]
+        )
+        # Nothing that passes is nothing to learn.
+        refuses.append(True)
+        assert adhere(*given[:-6], "--out", "none") == 2
+        assert "all rejected" in capfd.readouterr().err
+        assert not (work / "none" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--recipe", "clair"], "--teacher: found with another recipe"),
+        (["--recipe", "deliberative", "--rows", "rows.jsonl"], "--teacher: found --rows beside it"),
+        (["--recipe", "deliberative", "--generations", "4"], "--generations: found with another"),
+        (["--recipe", "deliberative", "--reward", "guard"], "--reward: found with another recipe"),
+    ],
+)
+def test_what_does_not_go_with_a_teacher_is_refused(work, tiny, capfd, more, words):
+    (work / "lessons.jsonl").write_text('{"prompt": "Question 0?"}\n')
+    (work / "rules.md").write_text(
+        "# A\n## Behavioral\n- [short] Be short.\n  check: words(max=9)\n"
+    )
+    given = [
+        "train", "--teacher", "openai:teacher", "--prompts", "lessons.jsonl", "--spec", "rules.md",
+        "--model", f"weights:{tiny}", "--out", "out",
+    ]  # fmt: skip
+    assert adhere(*given, *more) == 2
+    assert words in " ".join(capfd.readouterr().err.split())
+    assert not (work / "out").exists()

@@ -202,7 +202,7 @@ def test_the_recipes_errors_speak_of_rows_with_one_answer(plan, tmp_path):
         with pytest.raises(BadInput, match=words) as caught:
             run(plan(pairs=file, recipe="deliberative"))
         assert "chosen" not in str(caught.value)
-    with pytest.raises(BadInput, match="found no 'rows'; expected --rows FILE.jsonl"):
+    with pytest.raises(BadInput, match=r"found no 'rows'; expected --rows FILE\.jsonl"):
         read_train_plan(None, {"recipe": "deliberative", "model": "weights:x", "out": tmp_path})
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from adhere.cli import options
 from adhere.cli.row_runs import RowWatch, RunOptions, conclude, known
+from adhere.cli.teaching import ENDS
 from adhere.errors import BadInput
 
 
@@ -153,10 +154,10 @@ def distill(
     }
     plan = read_distill_plan(config, {k: v for k, v in given.items() if v is not None})
     if dry_run:
-        return _show_expected(plan)
+        return show_expected(plan)
     from adhere.training.recipes.deliberative.run import distill as run_distill
 
-    with RowWatch(Console(stderr=True, quiet=quiet), _ENDS) as watch:
+    with RowWatch(Console(stderr=True, quiet=quiet), ENDS) as watch:
         result = asyncio.run(run_distill(plan, watch))
     if not quiet:
         from adhere.cli.distill_table import show_rows
@@ -172,7 +173,8 @@ def _filters(given: list[str] | None) -> list[str] | None:
     return given
 
 
-def _show_expected(plan: Any) -> int:
+def show_expected(plan: Any) -> int:
+    """Print how many calls it would take at most."""
     from adhere.cli.clair_table import expected_table
     from adhere.cli.console import wide_console
     from adhere.training.recipes.deliberative.expecting import expected_calls
@@ -181,6 +183,3 @@ def _show_expected(plan: Any) -> int:
     inputs = read_distill_inputs(plan)
     wide_console().print(expected_table(expected_calls(inputs), len(inputs.row_keys())))
     return 0
-
-
-_ENDS = {"kept": "kept", "rejected": "rejected", "failed": "failed"}

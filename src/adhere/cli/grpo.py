@@ -31,7 +31,7 @@ class GrpoOptions:
     """What only the recipe grpo takes; other fields of its plan stand in a YAML file."""
 
     prompts: Annotated[
-        Path | None, Parameter(group=_GRPO, help="prompts to answer: JSON lines, as `adhere eval`")
+        Path | None, Parameter(group=_GRPO, help="prompts to answer, or to teach on (--teacher)")
     ] = None
     reward: Annotated[
         str | None,

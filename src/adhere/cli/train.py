@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from adhere.cli import options
 from adhere.cli.grpo import GrpoOptions
+from adhere.cli.teaching import TeacherOptions
 from adhere.errors import EXIT_DONE, BadInput
 
 _LOSS = Group("What is learned", sort_key=1)
@@ -187,6 +189,7 @@ def train(
         Parameter(help="several GPUs or machines: a file of accelerate, as in configs/accelerate"),
     ] = None,
     grpo: GrpoOptions | None = None,
+    teacher: TeacherOptions | None = None,
     dry_run: Annotated[
         bool, Parameter(negative=(), help="only say what it would take; loads no weights")
     ] = False,
@@ -207,12 +210,16 @@ def train(
     the checks of --spec.
 
     Rows with one answer to learn are learned by sft: the answer's tokens, its thought included, and
-    not the prompt's. --recipe deliberative is for those that `adhere data distill` makes.
+    not the prompt's. --recipe deliberative is for those that `adhere data distill` makes; with a
+    --teacher it distills them first.
 
     For example:
       adhere train --recipe clair --pairs runs/pairs/pairs.jsonl --spec spec.md
           --model weights:smollm2-135m --preset small --out runs/trained
       adhere train --recipe deliberative --rows runs/distilled/rows.jsonl
+          --model weights:qwen2.5-coder-0.5b --out runs/student
+      adhere train --recipe deliberative --teacher openai:r1 --teacher-base-url
+          http://127.0.0.1:8000/v1 --prompts prompts.jsonl --spec spec.md
           --model weights:qwen2.5-coder-0.5b --out runs/student
       adhere train ... --dry-run
       adhere eval --spec spec.md --prompts test.jsonl --method raw --out runs/after
@@ -279,6 +286,26 @@ def train(
             dry_run=dry_run,
             quiet=quiet,
         )
+    if teacher is not None and teacher.asked_for:
+        from adhere.cli.teaching import teach, teaching_plan
+
+        if accelerate_config is not None:
+            raise BadInput(
+                "--accelerate-config: found --teacher beside it; expected rows that are there",
+                hint="Distill first (`adhere data distill`), then train with --rows.",
+            )
+        lessons = teaching_plan(teacher, {**given, "prompts": grpo.prompts if grpo else None})
+        given["pairs"] = lessons.out / "rows.jsonl"
+        grpo = replace(grpo, prompts=None) if grpo else None
+        grpo_recipe.refuse_without_grpo(grpo)
+        read_train_plan(config, {k: v for k, v in given.items() if v is not None})
+        if dry_run:
+            from adhere.cli.data_distill import show_expected
+
+            return show_expected(lessons)
+        given["pairs"], code = teach(lessons, quiet=quiet)
+        if code:
+            return code
     grpo_recipe.refuse_without_grpo(grpo)
     plan, used = read_train_plan(config, {k: v for k, v in given.items() if v is not None})
     from adhere.cli.watch_training import show_outlook, start

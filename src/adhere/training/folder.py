@@ -39,8 +39,9 @@ MODEL = "model"
 LOCK_FILE = ".lock"
 # Settings that came later, with what all trainings before them had: a record without one has that.
 _LATER: Mapping[str, Any] = {"template_kwargs": {}}
+ROWS = "rows"  # the run that distilled the rows, where the training had it made
 # What a new folder holds before its record.
-_OWN = (LOCK_FILE, f".{RECORD_FILE}.tmp")
+_OWN = (LOCK_FILE, f".{RECORD_FILE}.tmp", ROWS)
 
 
 class TrainFolder:
