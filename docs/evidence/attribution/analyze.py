@@ -1,6 +1,6 @@
 """What each score was worth: from the runs of run.py to a table and a summary, without texts.
 
-    python docs/evidence/attribution/analyze.py RUN --out docs/evidence/attribution/results
+    python docs/evidence/attribution/analyze.py RUN --out docs/evidence/attribution/results --organisms ORG
 
 On the test prompts nothing is chosen: the layer is the one that the development prompts gave.
 """
@@ -46,6 +46,30 @@ def measured(run: Path, layer: int) -> dict[str, Any]:
             (n for n in curve if n), key=lambda n: curve[n].auc.estimate.value or 0.0, default=None
         ),
     }
+
+
+def safe_rows(run: Path, layer: int) -> list[dict[str, Any]]:
+    """Prompt by prompt without a text: which candidates violate, and what every score says."""
+    if not (run / "results.jsonl").is_file():
+        return []
+    read = read_scored([run])
+    assert read.spec is not None
+    labeled = label_by_checks(read.rows, read.spec)
+    place = read.layers.index(layer)
+    return [
+        {
+            "run": run.name,
+            "case": row.group,
+            "violates": list(labels),
+            "latent": [v if v is None else round(v, 7) for v in row.layers[place]],
+            **{
+                name: [value if value is None else round(value, 6) for value in values]
+                for name, values in row.scores.items()
+                if name != "latent"
+            },
+        }
+        for row, labels in zip(labeled.rows, labeled.labels, strict=True)
+    ]
 
 
 Measure = dict[str, dict[str, list[float]]]  # AUC and picks, by prompt
@@ -167,6 +191,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--organisms", type=Path, help="also copy how often they break rules")
     given = parser.parse_args(words)
     chosen = json.loads((given.run / "dev" / "layer.json").read_text(encoding="utf-8"))
     found: dict[str, Any] = {"layer": chosen["layer"], "dev": chosen}
@@ -190,6 +215,12 @@ def main(words: Sequence[str] | None = None) -> None:
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines.append("")
     given.out.mkdir(parents=True, exist_ok=True)
+    told_rows = [row for name in RUNS for row in safe_rows(given.run / name, chosen["layer"])]
+    text = "".join(json.dumps(row) + "\n" for row in told_rows)
+    (given.out / "candidates.jsonl").write_text(text, encoding="utf-8")
+    if given.organisms is not None:
+        text = (given.organisms / "measured.json").read_text(encoding="utf-8")
+        (given.out / "organisms.json").write_text(text, encoding="utf-8")
     (given.out / "summary.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     (given.out / "tables.md").write_text("\n".join(lines), encoding="utf-8")
     print("\n".join(lines))

@@ -108,7 +108,16 @@ def main(words: Sequence[str] | None = None) -> None:
             ask(out, organisms, "test", who["student"], "test", **chosen)
         elif stage == "wrong-base":
             base = "weights:smollm2-135m"
-            ask(out, organisms, stage, who["student"], "test", base=base, every=WRONG_BASE)
+            ask(
+                out,
+                organisms,
+                stage,
+                who["student"],
+                "test",
+                base=base,
+                every=WRONG_BASE,
+                also="all",
+            )
         else:
             ask(out, organisms, stage, who["control"], "test", every=CONTROL, also="all")
 
