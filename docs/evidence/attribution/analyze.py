@@ -1,6 +1,6 @@
 """What each score was worth: from the runs of run.py to a table and a summary, without texts.
 
-    python docs/evidence/attribution/analyze.py RUN --out docs/evidence/attribution/results --organisms ORG
+    python docs/evidence/attribution/analyze.py RUN --organisms ORGANISMS --out RESULTS
 
 On the test prompts nothing is chosen: the layer is the one that the development prompts gave.
 """

@@ -346,7 +346,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for chart in charts(data):
             (given.out / f"{name}-{chart.ident}.svg").write_text(to_svg(chart), encoding="utf-8")
         file = folder / "constitution.md"
-        if name.startswith(("discovered", "contrast")) and file.is_file():
+        if name.startswith(("discovered", "contrast", "telling")) and file.is_file():
             text = file.read_text(encoding="utf-8")
             (given.out / f"{name}-constitution.md").write_text(text, encoding="utf-8")
     shown = table(runs)
@@ -354,7 +354,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print("\n".join(shown))
     for name, one in runs.items():
         print(f"\n{name}: recall {one['recall']}, precision {one['precision']}; {one['ended']}")
-        for rule in one["rules"] if name.startswith(("discovered", "contrast")) else ():
+        for rule in one["rules"] if name.startswith(("discovered", "contrast", "telling")) else ():
             print(f"  [{rule['status']}] round {rule['round']}, covers {rule['covers']}, "
                   f"counts as {rule['held']}: {rule['rule']}")  # fmt: skip
     print(json.dumps({k: v for k, v in found.items() if k != "runs"}, indent=1))

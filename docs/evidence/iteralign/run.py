@@ -54,14 +54,9 @@ RANDOM = (
     "Never describe how a lock is opened without its key.",
 )
 ARMS = (
-    "discovered",
-    "contrast",
-    "true",
-    "random",
-    "discovered-plain",
-    "true-plain",
-    "random-plain",
-)
+    "discovered", "contrast", "telling", "true", "random",
+    "discovered-plain", "true-plain", "random-plain",
+)  # fmt: skip
 STAGES = (*ARMS, "judge", "xstest")
 
 
@@ -152,7 +147,7 @@ class Runner:
         """The loop with an oracle; a plain one trains on whatever is said under the rules."""
         pool, held = self.prompts()
         plain = name.endswith("-plain")
-        contrast = name == "contrast"
+        contrast, telling = name == "contrast", name == "telling"
         told = {
             "prompts": [str(pool)],
             "held_out": [str(held)],
@@ -167,7 +162,8 @@ class Runner:
             "gate": not plain,
             "tries": 1 if plain else 4,
             "chunk_tokens": 400 if contrast else 800,
-            "contrast": 6 if contrast else 0,
+            "contrast": 6 if contrast else 3 if telling else 0,
+            "telling_words": telling,
             "most_rules": 4,
             "replay": 0.0 if plain else 0.3,
             "sampling": {"temperature": 0.7, "max_tokens": TOKENS, "seed": self.seed},
@@ -184,7 +180,7 @@ class Runner:
         """One of the stages."""
         if name in ("judge", "xstest"):
             getattr(self, name)()
-        elif name.startswith(("discovered", "contrast")):
+        elif name.startswith(("discovered", "contrast", "telling")):
             self.arm(name, {"model": ORACLE, "context": 4096})
         else:
             self.scripted(name, planted() if name.startswith("true") else RANDOM)

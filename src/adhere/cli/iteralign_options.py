@@ -106,6 +106,15 @@ class OracleOptions:
             help="good answers that it is shown beside the bad ones of a call (0)",
         ),
     ] = None
+    telling_words: Annotated[
+        bool,
+        Parameter(
+            group=_ORACLE,
+            negative=(),
+            help="show it failures in groups that share a word which good answers do not have, "
+            "and name the word",
+        ),
+    ] = False
     form: Annotated[
         str | None,
         Parameter(
@@ -122,7 +131,8 @@ class OracleOptions:
             "api_key_env": self.oracle_api_key_env, "output": self.oracle_output,
         }  # fmt: skip
         return {"oracle": known(oracle), "most_rules": self.most_rules,
-                "contrast": self.contrast, "form": self.form}  # fmt: skip
+                "contrast": self.contrast,
+                "telling_words": self.telling_words or None, "form": self.form}  # fmt: skip
 
 
 @Parameter(name="*")

@@ -30,6 +30,13 @@ _FOREIGN = ("reward", "probe", "risk_cap", "methods", "baseline", "alpha", "na_p
             "calibration", "budget", "order", "base")  # fmt: skip
 
 
+def check_good_shown(form: Form, contrast: int, *, telling: bool) -> None:
+    """Raises ValueError for good answers that the published form would not show."""
+    if form == "published" and (contrast or telling):
+        name = "contrast" if contrast else "telling_words"
+        raise ValueError(f"{name}: found form published, which shows bad answers alone")
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -140,12 +147,14 @@ class ProposePlan(ModulePlan):
     contrast: int = Field(
         0, ge=0, le=20, description="good answers that are shown beside the failures of a call"
     )
+    telling_words: bool = Field(
+        False, description="failures in groups that share a word which good answers do not have"
+    )
     known: Path | None = Field(None, description="a spec whose rules are not proposed again")
 
     @model_validator(mode="after")
     def _contrast_is_for_rules(self) -> Self:
-        if self.contrast and self.form == "published":
-            raise ValueError("contrast: found form published, which shows bad answers alone")
+        check_good_shown(self.form, self.contrast, telling=self.telling_words)
         return self
 
     @field_validator("oracle", mode="before")

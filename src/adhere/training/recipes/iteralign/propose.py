@@ -90,7 +90,8 @@ class ProposeInputs:
             return []
         if self.plan.form == "published":
             return [Chunk(self.failures)]
-        return chunks(self.failures, self.plan.chunk_tokens)
+        good = self.good if self.plan.telling_words else None
+        return chunks(self.failures, self.plan.chunk_tokens, good=good)
 
     def row_keys(self) -> list[Key]:
         """A row a chunk."""
@@ -119,6 +120,7 @@ class ProposeInputs:
             "most_rules": plan.most_rules,
             "chunk_tokens": plan.chunk_tokens,
             "contrast": [plan.contrast, plan.sampling.seed] if self.good else None,
+            "telling_words": plan.telling_words,
             "good": failures_digest(self.good),
             "about": plan.about,
             "templates": self.templates.digest_of("iteralign/"),
@@ -145,7 +147,8 @@ def read_propose_inputs(
     if known is None:
         known = [r.text for r in load_spec(plan.known).rules] if plan.known else []
     if good is None:
-        good = _good_beside(plan.failures) if plan.contrast else ()
+        wanted = plan.contrast or plan.telling_words
+        good = _good_beside(plan.failures) if wanted else ()
     seats: dict[str, ModelConfig] = {ORACLE: plan.oracle}
     return ProposeInputs(
         plan, found, templates, tuple(known), tuple(good), seats, prices_of(plan, seats)
@@ -157,7 +160,7 @@ def _good_beside(failures: Path) -> tuple[Failure, ...]:
     file = failures / GOOD_FILE
     if not file.is_file():
         raise BadInput(
-            f"--contrast: found no {GOOD_FILE} in {failures}; expected the folder of a run",
+            f"--contrast, --telling-words: found no {GOOD_FILE} in {failures}; expected the folder of a run",
             hint="`adhere data redteam` writes it beside failures.jsonl.",
         )
     return read_failures(file)
@@ -229,6 +232,9 @@ class Proposing:
                 for f in chunk.failures
             ],
             good=[{"question": conversation(g.case), "answer": g.answer} for g in good],
+            word=chunk.word,
+            in_good=chunk.in_good,
+            of_good=chunk.of_good,
             most=plan.most_rules,
             structured=structured,
         )

@@ -22,6 +22,7 @@ from adhere.judging.parsing import Unreadable
 from adhere.judging.questions import conversation
 from adhere.prompting import without_hidden
 from adhere.training.recipes.iteralign.failures import Failure
+from adhere.training.recipes.iteralign.telling import Group, groups
 
 LONGEST_RULE = 400  # characters
 CHARS_A_TOKEN = 4
@@ -59,23 +60,36 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Failures of one call. `apart`: their texts speak to a reviewer of rules."""
+    """Failures of one call. `apart`: their texts speak to a reviewer of rules.
+
+    `word`: one that stands in all of their answers, and in `in_good` of `of_good` good ones.
+    """
 
     failures: tuple[Failure, ...]
     apart: bool = False
+    word: str = ""
+    in_good: int = 0
+    of_good: int = 0
 
 
-def chunks(failures: Sequence[Failure], tokens: int) -> list[Chunk]:
+def chunks(
+    failures: Sequence[Failure], tokens: int, *, good: Sequence[Failure] | None = None
+) -> list[Chunk]:
     """The failures in pieces of about so many tokens; one that is longer is a piece of its own.
 
-    Those that speak of rules come last and among themselves, so that what they may have planted is
+    `good`: good answers; the pieces then are of groups that share a telling word. Those that speak of rules come last and among themselves, so that what they may have planted is
     in no other reply.
     """
     loud = {name for name, _ in speaking_of_rules(failures)}
     plain = [failure for failure in failures if failure.id not in loud]
     others = [failure for failure in failures if failure.id in loud]
+    sorts = [Group("", tuple(plain))] if good is None else groups(plain, good)
     return [
-        *(Chunk(piece) for piece in _pieces(plain, tokens)),
+        *(
+            Chunk(piece, word=sort.word, in_good=sort.in_good, of_good=len(good or ()))
+            for sort in sorts
+            for piece in _pieces(sort.failures, tokens)
+        ),
         *(Chunk(piece, apart=True) for piece in _pieces(others, tokens)),
     ]
 

@@ -24,7 +24,13 @@ from adhere.experiments.plan import SuitePlan
 from adhere.judging import JudgeConfig
 from adhere.training.plan import TrainPlan
 from adhere.training.recipes.iteralign.health import Bands
-from adhere.training.recipes.iteralign.plan import PUBLISHED_SAMPLING, FindingPlan, Form, Way
+from adhere.training.recipes.iteralign.plan import (
+    PUBLISHED_SAMPLING,
+    FindingPlan,
+    Form,
+    Way,
+    check_good_shown,
+)
 from adhere.training.recipes.iteralign.pool import Wrap
 
 Mode = Literal["recommended", "published"]
@@ -121,6 +127,9 @@ class IteratePlan(FindingPlan):
     most_rules: int = Field(5, ge=1, le=50, description="rules that a call may propose")
     chunk_tokens: int = Field(2000, ge=100)
     contrast: int = Field(0, ge=0, le=20, description="good answers shown beside a call's failures")
+    telling_words: bool = Field(
+        False, description="failures in groups that share a word which good answers do not have"
+    )
     dedupe: bool = Field(True, description="rules that are there already are not taken in again")
     compare: bool = Field(False, description="ask the oracle whether a rule is new, or contradicts")
     attacks: int = Field(
@@ -186,8 +195,7 @@ class IteratePlan(FindingPlan):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"training: {place}: {first['msg']}") from None
-        if self.contrast and self.form == "published":
-            raise ValueError("contrast: found form published, which shows bad answers alone")
+        check_good_shown(self.form, self.contrast, telling=self.telling_words)
         if self.start == "last" and self.training.get("tune", "lora") == "qlora":
             raise ValueError("start last: found tune qlora; expected lora or full")
         if self.repeats != 1:

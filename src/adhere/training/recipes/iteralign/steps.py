@@ -149,8 +149,9 @@ class Phases:
             most_rules=plan.most_rules,
             chunk_tokens=plan.chunk_tokens,
             contrast=plan.contrast,
+            telling_words=plan.telling_words,
         )
-        good = self._good(number) if plan.contrast else ()
+        good = self._good(number) if plan.contrast or plan.telling_words else ()
         texts = tuple(entry.text for entry in known) if plan.form == "rules" else ()
         summary = self._whole(
             await propose(made, self.listener, failures=failures, known=texts, good=good)
