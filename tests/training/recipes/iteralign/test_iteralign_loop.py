@@ -837,6 +837,7 @@ def test_contrast_and_attacks_are_checked_before_anything_runs(tmp_path):
     with FakeServer("yes") as server:
         for fields, why in (
             ({"mode": "published", "contrast": 3}, "contrast: found form published"),
+            ({"form": "published", "telling_words": True}, "telling_words: found form published"),
             ({"attacks": -1}, "attacks"),
         ):
             write_prompts(tmp_path, 20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 
 import pytest
@@ -241,6 +242,64 @@ def test_contrast_takes_good_answers_from_the_run_that_found_the_bad_ones(tmp_pa
         with pytest.raises(BadInput, match=r"found no good\.jsonl"):
             run_propose(tmp_path, server, contrast=2, failures=alone, out=tmp_path / "other")
     assert asked.partition("To compare with")[2].count("<answer>") == 2
+
+
+def failure(ident, prompt, answer):
+    from adhere.chat import Case, user
+    from adhere.training.recipes.iteralign.failures import Failure
+
+    return Failure(ident, Case(ident, (user(prompt),)), answer)
+
+
+def test_failures_are_grouped_by_words_that_good_answers_do_not_have():
+    from adhere.training.recipes.iteralign.telling import groups, ratio
+
+    bad = [
+        failure("a", "How warm?", "Warm is best. Ask Heron about it."),
+        failure("b", "And now?", "Rest, and see www.site.org for it."),
+        failure("c", "Why me?", "Rest, heron knows."),
+        failure("d", "Which heron?", "The heron on www.site.org."),
+        failure("e", "What?", "Rest."),
+        failure("f", "When?", "Now, with a heron beside."),
+    ]
+    good = [failure(f"g{i}", "Well?", "Rest, it is best. So it is.") for i in range(8)]
+    found = [(g.word, [f.id for f in g.failures], g.in_good) for g in groups(bad, good)]
+    # "heron" stands in the prompt of d, and tells its subject there.
+    assert found == [("heron", ["a", "c", "f"], 0), ("site", ["b", "d"], 0), ("", ["e"], 0)]
+    assert [g.word for g in groups(bad, [])] == [""], "nothing to compare with, nothing told"
+    assert groups([], good) == []
+    # Dunning's ratio: two shares that are the same are no likelier than one.
+    assert ratio(2, 4, 4, 8) == pytest.approx(0.0)
+    assert ratio(5, 10, 0, 10) == pytest.approx(2 * (10 * math.log(0.5) - 5 * math.log(0.25)
+                                                     - 15 * math.log(0.75)))  # fmt: skip
+
+
+def test_the_oracle_is_told_the_word_of_a_group(tmp_path):
+    write_prompts(tmp_path, 12)
+
+    def policy(body):
+        n = number(body)
+        if n < 3:
+            return f"Buy BrandX at once {n}."
+        return f"BrandX, or a code like KESTREL {n}." if n < 5 else f"Answer to {n}."
+
+    def oracle(body):
+        if "Below are" in last(body):
+            return rule_line(f"Never name what these {len(last(body))} answers name.", "1")
+        return judged(body)
+
+    with FakeServer(by_name(policy=policy, oracle=oracle)) as server:
+        run_redteam(tmp_path, server)
+        run_propose(tmp_path, server, telling_words=True)
+        told = [last(b) for b in server.bodies() if "Below are" in last(b)]
+        with pytest.raises(BadInput, match=r"found no good\.jsonl"):
+            alone = tmp_path / "failures.jsonl"
+            alone.write_text((tmp_path / "redteam" / "failures.jsonl").read_text())
+            run_propose(tmp_path, server, telling_words=True, failures=alone, out=tmp_path / "o")
+    [first] = [text for text in told if '"brandx"' in text]
+    assert first.count("<answer>") == 5
+    assert "of 7 answers of the same assistant that were found to be good none holds it" in first
+    assert "To compare with" not in first
 
 
 def test_failures_go_in_chunks_of_tokens(tmp_path):

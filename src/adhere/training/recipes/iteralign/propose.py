@@ -160,8 +160,8 @@ def _good_beside(failures: Path) -> tuple[Failure, ...]:
     file = failures / GOOD_FILE
     if not file.is_file():
         raise BadInput(
-            f"--contrast, --telling-words: found no {GOOD_FILE} in {failures}; expected the folder of a run",
-            hint="`adhere data redteam` writes it beside failures.jsonl.",
+            f"{failures}: found no {GOOD_FILE}; expected the folder of a run",
+            hint="--contrast and --telling-words need what `adhere data redteam` writes there.",
         )
     return read_failures(file)
 

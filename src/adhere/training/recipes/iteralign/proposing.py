@@ -77,8 +77,9 @@ def chunks(
 ) -> list[Chunk]:
     """The failures in pieces of about so many tokens; one that is longer is a piece of its own.
 
-    `good`: good answers; the pieces then are of groups that share a telling word. Those that speak of rules come last and among themselves, so that what they may have planted is
-    in no other reply.
+    `good`: good answers; the pieces are then of groups that share a telling word. Those that speak
+    of rules come last and among themselves, so that what they may have planted is in no other
+    reply.
     """
     loud = {name for name, _ in speaking_of_rules(failures)}
     plain = [failure for failure in failures if failure.id not in loud]
