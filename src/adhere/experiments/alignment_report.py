@@ -20,6 +20,7 @@ from adhere.reporting.grid import Cell, Column, Grid, estimate_bar
 from adhere.reporting.templating import asset, content_policy, environment
 
 _MOST_TEXT = 4_000
+_PICTURE = "picture"  # Markdown has none
 _COLUMNS = (
     Column("role", "", numeric=False),
     Column("arm", "arm", numeric=False),
@@ -27,6 +28,7 @@ _COLUMNS = (
     Column("safety", "safety"),
     Column("behavioral", "behavioral"),
     Column("sar", "SAR"),
+    Column(_PICTURE, "SAR from 0 to 1", numeric=False),
     Column("refused", "refused"),
     Column("gap", "gap to the teacher"),
 )
@@ -74,10 +76,14 @@ def to_markdown(found: Sequence[AlignmentGap]) -> str:
     for one in found:
         out += [f"### {cell(one.suite)}", ""]
         out += markdown_table(
-            ("", *(column.title for column in _COLUMNS[1:])),
+            [column.title for column in _COLUMNS if column.key != _PICTURE],
             "llrrrrrr",
             (
-                [" ".join(filter(None, (c.text, c.interval, *c.notes))) for c in row]
+                [
+                    " ".join(filter(None, (c.text, c.interval, *c.notes)))
+                    for column, c in zip(_COLUMNS, row, strict=True)
+                    if column.key != _PICTURE
+                ]
                 for row in grid(one).rows
             ),
         )
@@ -99,7 +105,9 @@ def to_page(found: Sequence[AlignmentGap], names: Sequence[str]) -> str:
         .render(
             brand="alignment gap",
             title=f.one_line(names[1], 80),
-            headline=told[0] if told else "No share of the gap can be said.",
+            headline=f"{told[0][0].upper()}{told[0][1:]}"
+            if told
+            else "No share of the gap can be said.",
             facts=[
                 (role, f.one_line(name, 120))
                 for role, name in zip(("base", "student", "teacher"), names, strict=True)
@@ -133,7 +141,8 @@ def grid(found: AlignmentGap) -> Grid:
             Cell(f"{f.count(line.scored)} of {f.count(line.rows)}"),
             _share(line.safety),
             _share(line.behavioral),
-            _share(line.sar, bar=True),
+            _share(line.sar),
+            Cell("", bar=estimate_bar(_told(line.sar))),
             _share(line.refused),
             Cell(f.DASH) if line.role == TEACHER else _gap(line),
         )
@@ -142,9 +151,8 @@ def grid(found: AlignmentGap) -> Grid:
     return Grid(f.one_line(found.suite, 80), _COLUMNS, rows)
 
 
-def _share(estimate: Estimate, *, bar: bool = False) -> Cell:
-    drawn = estimate_bar(_told(estimate)) if bar else None
-    return Cell(f.score(estimate.value), f.interval(estimate.low, estimate.high), bar=drawn)
+def _share(estimate: Estimate) -> Cell:
+    return Cell(f.score(estimate.value), f.interval(estimate.low, estimate.high))
 
 
 def _gap(line: AlignmentLine) -> Cell:
