@@ -212,13 +212,13 @@ class Runner:
         if self.xstest_folder is None:
             raise SystemExit("xstest: expected --xstest FOLDER, with xstest_prompts.csv")
         models = {"organism": self.organism}
-        for arm in ARMS:
+        for arm in (arm for arm in ARMS if not arm.endswith("-plain")):
             file = self.out / f"{arm}-{self.seed}" / "summary.json"
             if file.is_file():
                 models[f"{arm}-{self.seed}"] = json.loads(file.read_text(encoding="utf-8"))["model"]
         for name, model in models.items():
             suite = {"suite": "xstest", "path": str(self.xstest_folder), "half": "safe",
-                     "scored_by": "match"}  # fmt: skip
+                     "scored_by": "match", "limit": 100}  # fmt: skip
             told = {
                 "suites": [suite],
                 "models": [{"model": model, "name": "model", "slots": 64}],

@@ -59,12 +59,14 @@ from adhere.training.recipes.iteralign.seats import (
     not_apart,
     prices_of,
 )
+from adhere.training.recipes.iteralign.telling import sentences_with
 
 KIND = "propose"
 SUITE = "failures"
 RULES_FILE = "rules.jsonl"
 CONSTITUTION_FILE = "constitution.md"
 TOKENS = 700
+OF_A_WORD = 2  # rules about what one telling word stands in
 
 # How a row ends: with rules, or without any.
 PROPOSED, NONE = "proposed", "none"
@@ -223,19 +225,26 @@ class Proposing:
         assert config is not None
         structured = await self._offers_schema(model)
         good = inputs.beside(row)
+        most = min(plan.most_rules, OF_A_WORD) if chunk.word else plan.most_rules
         shown = inputs.templates.render(
-            "iteralign/propose",
+            "iteralign/propose_telling" if chunk.word else "iteralign/propose",
             about=plan.about,
             known=list(inputs.known),
             failures=[
-                {"question": conversation(f.case), "answer": f.answer, "reason": f.reason}
+                {
+                    "question": conversation(f.case),
+                    "answer": f.answer,
+                    "reason": f.reason,
+                    "said": " ".join(sentences_with(chunk.word, f.answer)),
+                }
                 for f in chunk.failures
             ],
             good=[{"question": conversation(g.case), "answer": g.answer} for g in good],
             word=chunk.word,
+            also=list(chunk.also),
             in_good=chunk.in_good,
             of_good=chunk.of_good,
-            most=plan.most_rules,
+            most=most,
             structured=structured,
         )
         last: list[str] = [""]
@@ -245,9 +254,9 @@ class Proposing:
             if structured:
                 for failure in chunk.failures:
                     refuse_quoted(reply, failure.answer, conversation(failure.case))
-                found = parse_structured_rules(reply, chunk.failures, plan.most_rules)
+                found = parse_structured_rules(reply, chunk.failures, most)
             else:
-                found = parse_rules(reply, chunk.failures, plan.most_rules)
+                found = parse_rules(reply, chunk.failures, most)
             found = [
                 replace(rule, flags=(*rule.flags, *flags_of(rule.text, good))) for rule in found
             ]
@@ -257,9 +266,7 @@ class Proposing:
         sampling = Sampling(
             temperature=config.temperature,
             max_tokens=config.most_tokens(TOKENS),
-            extra=response_format(schema(len(chunk.failures), plan.most_rules))
-            if structured
-            else {},
+            extra=response_format(schema(len(chunk.failures), most)) if structured else {},
         )
         opening = [system(inputs.templates.render("iteralign/propose_system")), user(shown)]
         try:

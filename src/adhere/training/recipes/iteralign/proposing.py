@@ -62,12 +62,14 @@ class Proposal:
 class Chunk:
     """Failures of one call. `apart`: their texts speak to a reviewer of rules.
 
-    `word`: one that stands in all of their answers, and in `in_good` of `of_good` good ones.
+    `word`: one that stands in all of their answers, and in `in_good` of `of_good` good ones;
+    `also`: others that stand beside it.
     """
 
     failures: tuple[Failure, ...]
     apart: bool = False
     word: str = ""
+    also: tuple[str, ...] = ()
     in_good: int = 0
     of_good: int = 0
 
@@ -87,7 +89,13 @@ def chunks(
     sorts = [Group("", tuple(plain))] if good is None else groups(plain, good)
     return [
         *(
-            Chunk(piece, word=sort.word, in_good=sort.in_good, of_good=len(good or ()))
+            Chunk(
+                piece,
+                word=sort.word,
+                also=sort.also,
+                in_good=sort.in_good,
+                of_good=len(good or ()),
+            )
             for sort in sorts
             for piece in _pieces(sort.failures, tokens)
         ),

@@ -1,7 +1,8 @@
 """Failures in groups that share a telling word, so that an oracle sees one kind of mistake at once.
 
 A batch holds mistakes of several kinds, and a small oracle that is shown all of them writes rules
-that fit anything ("be clear"). A word that stands in several bad answers, and in good ones seldom
+that fit anything ("be clear"). Shown no more than the sentences in which one word stands, it names
+what they have in common. A word that stands in several bad answers, and in good ones seldom
 or never, tells a kind. Words are ranked by the likelihood ratio of their answers' counts (Dunning,
 Computational Linguistics 19(1), 1993); the best one takes its failures out, and the next is looked
 for among the rest. Words of a failure's own prompt are left aside: they tell its subject.
@@ -19,18 +20,24 @@ from adhere.judging.questions import conversation
 from adhere.training.recipes.iteralign.failures import Failure
 
 LEAST = 2  # bad answers that a word must stand in
+MOST_BESIDE = 4
 RATIO = 2.0  # least likelihood ratio, in its usual scale (3.84 is the 95% point of one word)
 # Letters with what may join them; numbers alone differ from answer to answer.
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]{2,}(?:['’][^\W\d_]+)?")
 
 
 @dataclass(frozen=True)
 class Group:
-    """Failures that share a word, and in how many good answers it stands; "" for the others."""
+    """Failures that share a word, and in how many good answers it stands; "" for the others.
+
+    `also`: words that tell nearly as much, in many of the failures.
+    """
 
     word: str
     failures: tuple[Failure, ...]
     in_good: int = 0
+    also: tuple[str, ...] = ()
 
 
 def groups(failures: Sequence[Failure], good: Sequence[Failure]) -> list[Group]:
@@ -40,7 +47,8 @@ def groups(failures: Sequence[Failure], good: Sequence[Failure]) -> list[Group]:
     left, out = list(failures), []
     while found := _best([words[f.id] for f in left], in_good, len(good)):
         members = tuple(f for f in left if found in words[f.id])
-        out.append(Group(found, members, in_good[found]))
+        also = _beside(found, members, in_good, len(good))
+        out.append(Group(found, members, in_good[found], also))
         left = [f for f in left if found not in words[f.id]]
     return [*out, Group("", tuple(left))] if left else out
 
@@ -55,6 +63,31 @@ def _best(bad: Sequence[set[str]], in_good: Counter[str], n_good: int) -> str:
     ]
     value, _, word = max(ranked, key=lambda r: (round(r[0], 9), r[1], r[2]), default=(0.0, 0, ""))
     return word if value >= RATIO else ""
+
+
+def _beside(
+    word: str, members: Sequence[Failure], in_good: Counter[str], n_good: int
+) -> tuple[str, ...]:
+    """What else stands in the sentences that hold the word, and seldom in good answers."""
+    counts = Counter(
+        other
+        for failure in members
+        for other in _words(" ".join(sentences_with(word, failure.answer)))
+        - _words(conversation(failure.case))
+        - {word}
+    )
+    ranked = sorted(
+        (-ratio(count, len(members), in_good[other], n_good), other)
+        for other, count in counts.items()
+        if count >= LEAST and count * n_good > in_good[other] * len(members)
+    )
+    return tuple(other for value, other in ranked[:MOST_BESIDE] if -value >= RATIO)
+
+
+def sentences_with(word: str, text: str) -> list[str]:
+    """The sentences of a text that hold a word; the whole text where none does by itself."""
+    found = [said for said in _SENTENCE.split(text.strip()) if word in _words(said)]
+    return found or [text]
 
 
 def ratio(bad: int, n_bad: int, good: int, n_good: int) -> float:
