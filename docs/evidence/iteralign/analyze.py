@@ -249,24 +249,34 @@ def cell(found: Json | None, sign: str = "") -> str:
 
 
 def table(runs: Mapping[str, Json]) -> list[str]:
-    out = ["| arm | round | bad in the round | revisions kept | first try keeps all rules | "
-           "breaks a planted rule, by hand | templates | all, since the start | "
-           "missed the question |", "|---" * 9 + "|"]  # fmt: skip
+    columns = (
+        "arm", "round", "state", "bad in the round", "revisions kept", "first try keeps all rules",
+        "breaks a planted rule, by hand", "templates", "all, since the start",
+        "missed the question", "distinct-2", "words",
+    )  # fmt: skip
+    out = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for name, one in runs.items():
         rounds = {r["round"]: r for r in one["rounds"]}
         for seen in one["looks"]:
             r = rounds.get(seen["round"])
             tries = r and r["first_tries"]
             out.append(
-                f"| {name} | {seen['round']} | "
+                f"| {name} | {seen['round']} | {r['state'].replace('_', ' ') if r else '-'} | "
                 + (f"{r['bad']} of {r['answers']}" if r else "-") + " | "
                 + (f"{r['rows']['rows']}" if r and r["rows"] else "-") + " | "
                 + (f"{tries['good']} of {tries['of']}" if tries else "-")
                 + f" | {cell(seen['by hand'])} | {cell(seen['templates'])} | "
                 + (cell(seen["all, since the start"], "+") if seen["round"] else "-")
-                + f" | {seen['missed the question']} |"
+                + f" | {seen['missed the question']} of {seen['answers']} | "
+                + f"{one['talk'][seen['round']]['distinct_2']:.2f} | "
+                + f"{one['talk'][seen['round']]['words_mean']:.0f} |"
             )  # fmt: skip
     return out
+
+
+def kept_round(one: Json) -> int:
+    """The last round whose model was kept; 0 for none."""
+    return max((r["round"] for r in one["rounds"] if r["state"] == "trained"), default=0)
 
 
 def first_tries(runs: Mapping[str, Json]) -> dict[str, Any]:
@@ -303,9 +313,9 @@ def main(words: Sequence[str] | None = None) -> None:
     }
     runs = {name: of_run(folder) for name, folder in folders.items()}
     ends = {
-        name: rates(probe(folders[name], one["looks"][-1]["round"]))
+        name: rates(probe(folders[name], kept))
         for name, one in runs.items()
-        if one["looks"]
+        if (kept := kept_round(one))
     }
     tries = first_tries(runs)
     for one in runs.values():
@@ -353,7 +363,10 @@ def main(words: Sequence[str] | None = None) -> None:
     (given.out / "tables.md").write_text("\n".join(shown) + "\n", encoding="utf-8")
     print("\n".join(shown))
     for name, one in runs.items():
-        print(f"\n{name}: recall {one['recall']}, precision {one['precision']}; {one['ended']}")
+        seen = next(s for s in one["looks"] if s["round"] == kept_round(one))
+        print(f"\n{name}: kept round {seen['round']}, breaks a planted rule {cell(seen['all'])}, "
+              f"since the start {cell(seen['all, since the start'], '+')}")  # fmt: skip
+        print(f"recall {one['recall']}, precision {one['precision']}; {one['ended']}")
         for rule in one["rules"] if name.startswith(("discovered", "contrast", "telling")) else ():
             print(f"  [{rule['status']}] round {rule['round']}, covers {rule['covers']}, "
                   f"counts as {rule['held']}: {rule['rule']}")  # fmt: skip
