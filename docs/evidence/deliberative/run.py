@@ -44,7 +44,7 @@ TRUSTED = 0.75  # least AUC against people's labels of a judge whose verdicts ar
 RATES = ("5e-4", "1e-3")
 TOKENS = 250  # of a thought and an answer
 STAGES = ("prompts", "rows", "train", "ask", "grpo", "xstest", "align3", "teach", "gap")
-LABELS, SAFE = 150, 100  # labels that the judge is held against; prompts of XSTest's safe half
+LABELS, SAFE = 150, 50  # labels that a judge is held against; prompts of XSTest's safe half
 
 
 class Runner:
