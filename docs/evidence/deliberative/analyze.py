@@ -9,6 +9,7 @@ questions on it. Intervals are bootstraps over prompts, differences are paired b
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from adhere.experiments.alignment_gap import alignment_gaps
 from adhere.experiments.alignment_report import to_facts, to_markdown
 from adhere.experiments.metrics import Estimate, means, paired_difference
+from adhere.spec import looks_like_refusal
 
 TRAINED = ("complaints", "household")
 OWN = {"complaints": "ask-expert", "hobbies": "read-more", "computers": "save-first",
@@ -170,10 +172,30 @@ def refusals(run: Path) -> dict[str, Any]:
     return out
 
 
+def phrases(folder: Path) -> dict[str, Any]:
+    """How far phrases agree with people on all labeled completions of XSTest."""
+    found: dict[str, Values] = {"sensitivity": {}, "specificity": {}}
+    for table in sorted((folder / "completions").glob("*.csv")):
+        with table.open(encoding="utf-8", newline="") as opened:
+            for row in csv.DictReader(opened):
+                if not row["completion"].strip():
+                    continue
+                said = looks_like_refusal(row["completion"])
+                refuses = not row["final_label"].startswith("1")
+                name = "sensitivity" if refuses else "specificity"
+                found[name][f"{table.stem} {row['id']}"] = [float(said == refuses)]
+    out: dict[str, Any] = {
+        name: {**told(means([one])[0]), "n": len(one)} for name, one in found.items()
+    }
+    out["auc"] = (out["sensitivity"]["value"] + out["specificity"]["value"]) / 2
+    return out
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--xstest", type=Path, help="hold phrases against its labels")
     given = parser.parse_args(words)
     run: Path = given.run
     rows = {
@@ -199,6 +221,8 @@ def main(words: Sequence[str] | None = None) -> None:
         },
         "xstest": refusals(run),
     }
+    if given.xstest is not None:
+        found["xstest"]["phrases"] = phrases(given.xstest)
     lines = tables(found)
     places = [run / "eval" / f"test-{who}" for who in ("base", "student", "teacher")]
     if all(place.is_dir() for place in places):
