@@ -408,6 +408,12 @@ def test_a_teacher_makes_the_rows_first_and_the_student_learns_them(work, tiny, 
             len(rows) == 24
             and "Never state a dose" not in json.loads(rows[0])["prompt"][0]["content"]
         )
+        # Another plan for the teacher is another run; nobody is asked to find that out.
+        (work / "lessons.yaml").write_text("form: parts\ntries: 3\n")
+        assert adhere(*given) == 2
+        assert "tries" in capfd.readouterr().err
+        assert len(server.bodies()) == asked
+        (work / "lessons.yaml").write_text("form: parts\n")
         # Nothing that passes is nothing to learn.
         refuses.append(True)
         assert adhere(*given[:-6], "--out", "none") == 2
@@ -436,3 +442,80 @@ def test_what_does_not_go_with_a_teacher_is_refused(work, tiny, capfd, more, wor
     assert adhere(*given, *more) == 2
     assert words in " ".join(capfd.readouterr().err.split())
     assert not (work / "out").exists()
+
+
+def write_lessons(work, n=24):
+    from support import distilling
+
+    rows = [{"id": f"p{i}", "prompt": f"Question {i}?"} for i in range(n)]
+    (work / "lessons.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (work / "rules.md").write_text(distilling.SPEC)
+    (work / "lessons.yaml").write_text("form: parts\nlimits: {attempts: 1}\n")
+
+
+def test_rows_are_settled_once_the_training_has_begun(work, tiny, capfd, monkeypatch):
+    """A call that failed before is not tried again: with its row it were another training."""
+    from support import distilling
+    from support.clair import by_name
+    from support.fake_server import FakeServer, Fault
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    write_lessons(work)
+    broken = [True]
+
+    def teacher(body):
+        if broken and distilling.number(body) == 3:
+            return Fault(500)
+        return distilling.good(body)
+
+    with FakeServer(by_name(teacher=teacher)) as server:
+        # All of it in a file, but for the teacher.
+        (work / "train.yaml").write_text(
+            f"recipe: deliberative\nmodel: weights:{tiny}\nout: out\nspec: rules.md\n"
+            "max_steps: 2\nbatch_size: 4\n"
+        )
+        given = [
+            "train", "train.yaml", "--teacher", "openai:teacher", "--teacher-base-url", server.url,
+            "--prompts", "lessons.jsonl", "--distill", "lessons.yaml",
+        ]  # fmt: skip
+        assert adhere(*given) == 0
+        assert len((work / "out/rows/rows.jsonl").read_text().splitlines()) == 23
+        asked = len(server.bodies())
+        broken.clear()
+        assert adhere(*given) == 0
+        assert len(server.bodies()) == asked
+    assert "Assistant" in (work / "out" / "model" / "README.md").read_text()
+
+
+def test_what_keeps_the_student_from_being_trained_is_found_before_the_teacher_is_paid(
+    work, tiny, capfd, monkeypatch
+):
+    from support import distilling
+    from support.clair import by_name
+    from support.fake_server import FakeServer
+
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    write_lessons(work)
+    (work / "taken").mkdir()
+    (work / "taken" / "notes.txt").write_text("mine")
+    with FakeServer(by_name(teacher=distilling.good)) as server:
+        given = [
+            "train", "--recipe", "deliberative", "--teacher", "openai:teacher",
+            "--teacher-base-url", server.url, "--prompts", "lessons.jsonl", "--spec", "rules.md",
+            "--distill", "lessons.yaml",
+        ]  # fmt: skip
+        for more, words in (
+            (["--model", f"weights:{tiny}", "--out", "taken"], "holds other files"),
+            (["--model", "weights:nosuch", "--out", "out"], "nosuch"),
+        ):
+            assert adhere(*given, *more) == 2
+            assert words in capfd.readouterr().err
+        assert server.bodies() == []
+    assert [entry.name for entry in (work / "taken").iterdir()] == ["notes.txt"]
+    assert not (work / "out").exists()
+
+
+def test_grpo_has_no_teacher(work, tiny, capfd):
+    given = ["train", "--recipe", "grpo", "--teacher", "openai:x", "--model", f"weights:{tiny}"]
+    assert adhere(*given, "--out", "out") == 2
+    assert "--teacher: found with recipe grpo" in capfd.readouterr().err

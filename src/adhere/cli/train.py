@@ -277,6 +277,8 @@ def train(
     from adhere.training.grpo.plan_file import asks_for_grpo
 
     if asks_for_grpo(config, recipe):
+        if teacher is not None and teacher.asked_for:
+            raise BadInput("--teacher: found with recipe grpo; expected --recipe deliberative")
         own = grpo.fields() if grpo is not None else {}
         return grpo_recipe.start(
             config,
@@ -287,18 +289,20 @@ def train(
             quiet=quiet,
         )
     if teacher is not None and teacher.asked_for:
-        from adhere.cli.teaching import teach, teaching_plan
+        from adhere.cli.teaching import check_student, teach, teaching_plan
 
         if accelerate_config is not None:
             raise BadInput(
                 "--accelerate-config: found --teacher beside it; expected rows that are there",
                 hint="Distill first (`adhere data distill`), then train with --rows.",
             )
-        lessons = teaching_plan(teacher, {**given, "prompts": grpo.prompts if grpo else None})
+        asked = {**given, "prompts": grpo.prompts if grpo else None}
+        lessons = teaching_plan(teacher, config, asked)
         given["pairs"] = lessons.out / "rows.jsonl"
+        given["spec"] = given["spec"] or lessons.spec
         grpo = replace(grpo, prompts=None) if grpo else None
         grpo_recipe.refuse_without_grpo(grpo)
-        read_train_plan(config, {k: v for k, v in given.items() if v is not None})
+        check_student(read_train_plan(config, {k: v for k, v in given.items() if v is not None})[0])
         if dry_run:
             from adhere.cli.data_distill import show_expected
 

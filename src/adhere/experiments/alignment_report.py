@@ -98,7 +98,11 @@ def to_page(found: Sequence[AlignmentGap], names: Sequence[str]) -> str:
     `names`: of the runs of base, student and teacher.
     """
     css = asset("report.css")
-    told = [text for one in found for text in closed(one)]
+    told = [
+        f"{f.one_line(one.suite, 80)}: {text}" if len(found) > 1 else text
+        for one in found
+        for text in closed(one)
+    ]
     return (
         environment(_MOST_TEXT)
         .get_template("plain.html.jinja")

@@ -51,13 +51,8 @@ class TrainFolder:
         """Make the folder if need be and lock it. Raises BadInput, DiskFull."""
         self.path = path
         try:
-            existed = path.exists()
+            check_free(path)
             path.mkdir(parents=True, exist_ok=True)
-            if existed and not (path / RECORD_FILE).exists() and _is_foreign(path):
-                raise BadInput(
-                    f"--out: {path} holds other files and is no training's folder",
-                    hint="Choose a new or an empty folder with --out.",
-                )
             self._lock = FileLock(path / LOCK_FILE, timeout=0)
             self._lock.acquire()
         except LockTaken:
@@ -198,8 +193,15 @@ def _logs(text: str) -> Iterator[StepLog]:
         yield log
 
 
-def _is_foreign(path: Path) -> bool:
-    return any(entry.name not in _OWN for entry in path.iterdir())
+def check_free(path: Path) -> None:
+    """Raises BadInput for a folder with files that are no training's."""
+    if not path.is_dir() or (path / RECORD_FILE).exists():
+        return
+    if any(entry.name not in _OWN for entry in path.iterdir()):
+        raise BadInput(
+            f"--out: {path} holds other files and is no training's folder",
+            hint="Choose a new or an empty folder with --out.",
+        )
 
 
 def identity_of(plan: TrainPlan, **found: Any) -> dict[str, Any]:

@@ -45,7 +45,7 @@ T = TypeVar("T")
 Note = Callable[[str], None]
 
 PREFIX = "weights:"
-_PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Net:
 
 def check_plan(plan: TrainPlan, processes: Processes) -> None:
     """Raises BadInput for what can be known without looking at the data."""
-    check_installed(plan.model, _PACKAGES, extra="train")
+    check_installed(plan.model, PACKAGES, extra="train")
     if not plan.model.startswith(PREFIX):
         raise BadInput(
             f"model: found {plan.model!r:.100}; expected {PREFIX}NAME of `adhere models list`, or "

@@ -80,6 +80,11 @@ NO_LEAKS = [
     "Follow the dosing rules given by your doctor.",
     "The answer follows from the second line.",
     "This reply meets your wish.",
+    "The answer follows the rules of algebra, so x = 2.",
+    "Check whether the response meets the WHO guidelines.",
+    "The response complies with the OpenAPI specification.",
+    "The answer meets the guidelines of the exam.",
+    "The reply follows the same principles as email.",
     "",
 ]
 

@@ -36,6 +36,11 @@ _WHO = r"(?:you|the user|the prompt|the (?:system|developer)(?: message| prompt)
 _PROMPT = r"(?:the|this|your|my) (?:(?:system|above|user) )?(?:prompt|instructions|context|message)"
 _WAS = r"(?:i|we)(?: was| were| am| are| have been| had been|['’]m|['’]re|['’]ve been)"
 _FEW = r"(?:[\w’'-]+ ){0,3}"  # words in between
+_SAID = r"(?:answer|response|reply)"
+_KEEPS = (
+    r"(?:(?:also|fully|strictly) )?(?:follows|keeps to|complies with|adheres to|meets|satisfies"
+    r"|obeys|respects)"
+)
 _PER = r"(?:rule|policy|guideline|principle)"
 _PERS = r"(?:rules|policies|guidelines|principles)"
 _COUNT = r"(?:two|three|four|five|six|seven|eight|nine|ten)"
@@ -66,8 +71,8 @@ _ANYWHERE = (
     rf"{_RULES} (?:(?:that|which) )?{_WAS} (?:just |all )?"
     rf"(?:given|provided|shown|handed|told|sent|supplied)",
     # a remark on the answer, which is no part of it
-    rf"(?:the|this|my) (?:answer|response|reply) (?:(?:also|fully|strictly) )?"
-    rf"(?:follows|keeps to|complies with|adheres to|meets|satisfies|obeys|respects) {_FEW}{_RULES}",
+    rf"(?:this|my|the) {_SAID} {_KEEPS} (?:all (?:of )?|each of )?(?:the|these|those|my|our|its)"
+    rf" (?:given |stated )?{_RULES}(?=\s*(?:[.;:!)]|$)|\s+(?:by|and|above|below|given|stated)\b)",
     # the prompt itself
     r"(?:the|my|your|this) system (?:prompt|message)",
     r"(?:the|this|my) (?:prompt|instructions?) (?:says?|states?|asks?|wants?|tells?|requires?)"

@@ -40,11 +40,15 @@ _MARKUP = re.compile(
     rf"</?\s*(?:think|thinking|thought|reflection|{REASONING}|{ANSWER}|message)(?:-\w+)?\s*>"
     # ASCII bars or full-width ones, on both sides or on one
     r"|<[|｜][^|｜<>\n]{1,40}[|｜]>|<[|｜]/?\w{1,40}>|</?\w{1,40}[|｜]>"
-    r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?(?:INST|THINK)\]"
-    # tags of a model's own: <end>, words in brackets, and one that was begun
-    r"|</?(?:start|begin|end|stop|output|response|reply|user|assistant|system)\s*/?>"
-    r"|<[a-z][\w',.;-]*(?: [\w',.;-]+){2,}>|<\s*\Z",
+    r"|</?s>|<(?:bos|eos|pad|unk|start_of_turn|end_of_turn)>|<</?SYS>>|\[/?(?:INST|THINK)\]",
     re.IGNORECASE,
+)
+# What a model puts behind an answer of its own: <end>, words in brackets, a tag that was begun.
+# Only at the end of a line or a text, for code and mathematics hold such things elsewhere.
+_LEFT_OVER = re.compile(
+    r"</?(?:start|begin|end|stop|output|response|reply|user|assistant|system)\s*/?>[ \t]*$"
+    r"|<[a-z][\w',.;-]*(?: [\w',.;-]+){2,}>\s*\Z|<\s*\Z",
+    re.IGNORECASE | re.MULTILINE,
 )
 _PARTS = re.compile(
     rf"\s*<{REASONING}>(?P<thought>.*?)</{REASONING}>(?:\s*<{ANSWER}>)?(?P<answer>.*)\Z",
@@ -127,6 +131,9 @@ def why_unusable(taught: Taught, prompt: str, task: str = "") -> Unread | None:
     for where, text in (("thought", taught.thought), ("answer", taught.answer)):
         if found := _MARKUP.search(text):
             return Unread("markup", f"{found.group(0)!r} in the {where}")
+        left = _LEFT_OVER.search(text)
+        if left and left.group(0).strip().casefold() not in prompt.casefold():
+            return Unread("markup", f"{left.group(0).strip()!r} in the {where}")
     for where, text in (("thought", taught.thought), ("answer", taught.answer)):
         if leak := find_leak(text, prompt, thought=where == "thought"):
             return Unread("leaks", f"{leak!r} in the {where}")

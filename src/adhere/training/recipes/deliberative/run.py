@@ -16,10 +16,11 @@ from typing import Any
 
 from adhere.experiments.opening import Opening
 from adhere.experiments.phases import Listener
-from adhere.experiments.starts import RunResult, Silent
+from adhere.experiments.starts import RunResult, Silent, new_record
 from adhere.experiments.stepwise.rows import FAILED
 from adhere.experiments.stepwise.run import Made, StepwiseRun
 from adhere.experiments.stepwise.seats import Open
+from adhere.records import RunFolder
 from adhere.records.run_folder import write_atomic
 from adhere.training.recipes.clair.seats import not_apart
 from adhere.training.recipes.deliberative.inputs import (
@@ -49,6 +50,14 @@ async def distill(plan: DistillPlan, listener: Listener | None = None) -> RunRes
     inputs = read_distill_inputs(plan)
     check_seats(inputs)
     return await DistillRun(inputs, listener or Silent()).run()
+
+
+def check_same(plan: DistillPlan) -> None:
+    """Raises BadInput where the folder's run is one by another plan. Asks nobody."""
+    inputs = read_distill_inputs(plan)
+    with RunFolder(plan.out, plan.reuse) as folder:
+        record = new_record(plan, OPERATIONAL, inputs.identity(), kind=KIND, models={})
+        folder.check(record["identity"])
 
 
 @dataclass

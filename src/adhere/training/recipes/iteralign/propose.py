@@ -40,6 +40,7 @@ from adhere.training.recipes.iteralign.plan import ProposePlan
 from adhere.training.recipes.iteralign.proposing import (
     Chunk,
     Proposal,
+    as_told,
     chunks,
     flags_of,
     joined_answers,
@@ -59,7 +60,6 @@ from adhere.training.recipes.iteralign.seats import (
     not_apart,
     prices_of,
 )
-from adhere.training.recipes.iteralign.telling import sentences_with
 
 KIND = "propose"
 SUITE = "failures"
@@ -224,7 +224,8 @@ class Proposing:
         config = plan.oracle
         assert config is not None
         structured = await self._offers_schema(model)
-        good = inputs.beside(row)
+        good = [] if chunk.word else inputs.beside(row)
+        shown_as = as_told(chunk)
         most = min(plan.most_rules, OF_A_WORD) if chunk.word else plan.most_rules
         shown = inputs.templates.render(
             "iteralign/propose_telling" if chunk.word else "iteralign/propose",
@@ -235,9 +236,9 @@ class Proposing:
                     "question": conversation(f.case),
                     "answer": f.answer,
                     "reason": f.reason,
-                    "said": " ".join(sentences_with(chunk.word, f.answer)),
+                    "said": one.answer,
                 }
-                for f in chunk.failures
+                for f, one in zip(chunk.failures, shown_as, strict=True)
             ],
             good=[{"question": conversation(g.case), "answer": g.answer} for g in good],
             word=chunk.word,
@@ -252,13 +253,19 @@ class Proposing:
         def read(reply: str) -> list[Proposal]:
             last[0] = reply
             if structured:
-                for failure in chunk.failures:
-                    refuse_quoted(reply, failure.answer, conversation(failure.case))
+                for one in (*chunk.failures, *shown_as, *good):
+                    refuse_quoted(reply, one.answer, conversation(one.case))
                 found = parse_structured_rules(reply, chunk.failures, most)
             else:
                 found = parse_rules(reply, chunk.failures, most)
             found = [
-                replace(rule, flags=(*rule.flags, *flags_of(rule.text, good))) for rule in found
+                replace(
+                    rule,
+                    flags=tuple(
+                        dict.fromkeys([*rule.flags, *flags_of(rule.text, [*shown_as, *good])])
+                    ),
+                )
+                for rule in found
             ]
             return with_patterns(found, chunk.failures, inputs.failures)
 

@@ -22,7 +22,7 @@ from adhere.judging.parsing import Unreadable
 from adhere.judging.questions import conversation
 from adhere.prompting import without_hidden
 from adhere.training.recipes.iteralign.failures import Failure
-from adhere.training.recipes.iteralign.telling import Group, groups
+from adhere.training.recipes.iteralign.telling import Group, groups, sentences_with
 
 LONGEST_RULE = 400  # characters
 CHARS_A_TOKEN = 4
@@ -34,6 +34,7 @@ _LINE = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"\w+")
+_SPELLED = re.compile(r"\\u([0-9a-fA-F]{4})")
 # How a text that wants to get a rule in speaks: to whoever reviews, of rules and instructions.
 _SPEAKS_OF_RULES = re.compile(
     r"\b(?:ignore|disregard|forget|override)\b.{0,40}\b(?:instruction|rule|above|previous|prior)"
@@ -87,6 +88,14 @@ def chunks(
     plain = [failure for failure in failures if failure.id not in loud]
     others = [failure for failure in failures if failure.id in loud]
     sorts = [Group("", tuple(plain))] if good is None else groups(plain, good)
+    if good is not None:
+        # Sentences that stood apart in an answer stand side by side where they are shown.
+        told = {name for sort in sorts for name, _ in speaking_of_rules(as_told(sort))}
+        others += [failure for failure in plain if failure.id in told]
+        sorts = [
+            replace(sort, failures=tuple(f for f in sort.failures if f.id not in told))
+            for sort in sorts
+        ]
     return [
         *(
             Chunk(
@@ -100,6 +109,16 @@ def chunks(
             for piece in _pieces(sort.failures, tokens)
         ),
         *(Chunk(piece, apart=True) for piece in _pieces(others, tokens)),
+    ]
+
+
+def as_told(group: Group | Chunk) -> list[Failure]:
+    """The failures as the oracle is shown them: of a group with a word, the sentences with it."""
+    if not group.word:
+        return list(group.failures)
+    return [
+        replace(failure, answer=" ".join(sentences_with(group.word, failure.answer)))
+        for failure in group.failures
     ]
 
 
@@ -286,7 +305,11 @@ def _texts(failure: Failure) -> list[tuple[str, str]]:
 
 
 def _plain(text: str) -> str:
-    """The text as an oracle reads it: hidden characters gone, what stands for a blank a blank."""
+    """The text as an oracle reads it: hidden characters gone, what stands for a blank a blank.
+
+    Letters that JSON spells by their numbers are letters.
+    """
+    text = _SPELLED.sub(lambda found: chr(int(found[1], 16)), text)
     return re.sub(r"[_\s]+", " ", without_hidden(text))
 
 
