@@ -546,7 +546,7 @@ def test_a_storm_of_429_cuts_the_limit_once_an_episode():
     with FakeServer(reply) as server:
         got = asyncio.run(go(server.url))
     assert len(got) == 900
-    assert len(refused) >= 4
+    assert len(refused) > limiter.cuts, "several were turned away in one episode"
     assert limiter.rate_limited == limiter.retried == len(refused)
     assert len(server.calls) == 900 + len(refused)
     assert limiter.cuts == 2

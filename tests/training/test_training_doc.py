@@ -62,6 +62,6 @@ def test_every_option_that_it_names_is_one():
     options = {name.rstrip("_").replace("_", "-") for name in train.__annotations__}
     # of other commands, which the same page shows
     others = {"spec", "prompts", "method", "reviser", "enable-lora", "max-lora-rank", "teacher"}
-    others.add("rows")  # the other name of --pairs
+    others |= {"rows", "html"}  # the other name of --pairs, and of `adhere compare`
     named = set(re.findall(r"--([a-z][a-z-]+)", DOC)) - {"lora-modules"}
     assert named <= options | others
