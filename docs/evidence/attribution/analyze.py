@@ -135,13 +135,17 @@ def pairs(run: Path, layer: int) -> dict[str, Any]:
     wrong = run / "wrong-base"
     if (wrong / "results.jsonl").is_file():
         other = by_prompt(wrong, layer)
-        same = {
-            name: {
-                key.replace("prompts-wrong-base/", "prompts-test/"): v for key, v in found.items()
+        for score in ("latent", "kl", "reverse_kl", "log_ratio"):
+            if score not in other or score not in test:
+                continue
+            same = {
+                name: {
+                    key.replace("prompts-wrong-base/", "prompts-test/"): value
+                    for key, value in found.items()
+                }
+                for name, found in other[score].items()
             }
-            for name, found in other["latent"].items()
-        }
-        out["latent, right base minus wrong base"] = compared(test["latent"], same)
+            out[f"{score}, right base minus wrong base"] = compared(test[score], same)
     return out
 
 
