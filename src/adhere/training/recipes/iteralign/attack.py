@@ -23,18 +23,16 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from adhere.chat import Case, Outcome, Sampling, user
-from adhere.experiments.answering import kept
+from adhere.chat import Case, Sampling, user
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
 from adhere.experiments.stepwise.run import Made
-from adhere.experiments.stepwise.seats import Open
 from adhere.judging import JudgeConfig
 from adhere.judging.parsing import Unreadable
 from adhere.judging.questions import conversation
-from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
+from adhere.judging.replies import Spent, response_format, until_readable
 from adhere.models.connect import ModelConfig
 from adhere.prompting import Prompts, without_hidden
 from adhere.records import SCHEMA_VERSION
@@ -43,11 +41,12 @@ from adhere.spec import looks_like_refusal
 from adhere.training.recipes.iteralign.failures import Failure, failures_digest
 from adhere.training.recipes.iteralign.finding import Finder
 from adhere.training.recipes.iteralign.held_out import unlike
+from adhere.training.recipes.iteralign.oracle import NONE, AskingOracle, OracleRun
 from adhere.training.recipes.iteralign.plan import ModulePlan
 from adhere.training.recipes.iteralign.pool import cases_digest
 from adhere.training.recipes.iteralign.proposing import length_of, speaking_of_rules
-from adhere.training.recipes.iteralign.redteam import failed, write_lines
-from adhere.training.recipes.iteralign.seats import ORACLE, SeatedRun, models_of, prices_of
+from adhere.training.recipes.iteralign.redteam import write_lines
+from adhere.training.recipes.iteralign.seats import ORACLE, models_of, prices_of
 
 KIND = "attack"
 SUITE = "attacks"
@@ -55,7 +54,7 @@ ATTACKS_FILE = "attacks.jsonl"
 A_CALL, SHOWN = 5, 5  # messages that one call writes, and failures that it is shown
 TOKENS, LONGEST = 600, 2000  # of a reply; characters of a message
 TEMPERATURE = 0.7  # at least
-WRITTEN, NONE = "written", "none"
+WRITTEN = "written"
 _LINE = re.compile(
     r"\s*(?:[-*]|\d+[.)])?\s*\**MESSAGE\**\s*:\s*(?P<text>.+?)\s*\|\s*LIKE\s*:\s*#?(?P<like>\d{1,4})\s*\.?\s*",
     re.IGNORECASE,
@@ -154,37 +153,17 @@ async def attack(
 
 
 @dataclass
-class Attacking:
+class Attacking(AskingOracle[AttackInputs]):
     """What the rows go through (`Steps`)."""
-
-    inputs: AttackInputs
-    structured: bool | None = None
 
     def new_row(self, key: Key) -> Row:
         """A row before anything was asked."""
         return begun(key, messages=[], reply="", reasks=0)
 
-    def next_seat(self, row: Row) -> str:
-        """Always the oracle."""
-        return ORACLE
-
-    async def step(self, row: Row, open_: Open) -> Row:
-        """Ask the oracle for a few messages."""
-        made, outcome, reason, error = await kept(self._ask(row, open_.models[ORACLE]))
-        if made is not None:
-            return made
-        if outcome is Outcome.FAILED:
-            assert error is not None
-            return failed(row, error, ORACLE)
-        return ended(row, NONE, outcome.value, reason)
-
-    async def _ask(self, row: Row, model: Any) -> Row:
-        config = self.inputs.plan.oracle
-        assert config is not None
-        if self.structured is None:
-            self.structured = config.output == "json" or (
-                config.output == "auto" and await offers_schema(model)
-            )
+    async def ask(self, row: Row, model: Any) -> Row:
+        """See `AskingOracle.ask`."""
+        config = self.oracle
+        structured = await self.holds_to_schema(model)
         wanted, shown = self.inputs.of_call(row)
         asked = self.inputs.templates.render(
             "iteralign/attack",
@@ -195,9 +174,9 @@ class Attacking:
             ],
             wanted=wanted,
             part=int(str(row["case"]).removeprefix("call-")) + 1,
-            structured=self.structured,
+            structured=structured,
         )
-        parsed = parse_structured if self.structured else parse
+        parsed = parse_structured if structured else parse
         last: list[str] = [""]
 
         def read(reply: str) -> list[tuple[str, int]]:
@@ -208,7 +187,7 @@ class Attacking:
         sampling = Sampling(
             temperature=max(config.temperature or 0.0, TEMPERATURE),
             max_tokens=config.most_tokens(TOKENS),
-            extra=response_format(schema(len(shown), wanted)) if self.structured else {},
+            extra=response_format(schema(len(shown), wanted)) if structured else {},
         )
         try:
             found = await until_readable(
@@ -297,7 +276,7 @@ def schema(n: int, most: int) -> Mapping[str, Any]:
 
 
 @dataclass
-class AttackRun(SeatedRun[AttackInputs]):
+class AttackRun(OracleRun[AttackInputs]):
     """One start of a run."""
 
     kind = KIND
@@ -305,10 +284,6 @@ class AttackRun(SeatedRun[AttackInputs]):
     def steps(self) -> Attacking:
         """See `StepwiseRun.steps`."""
         return Attacking(self.inputs)
-
-    def undecided(self, summary: Mapping[str, Any]) -> int:
-        """See `StepwiseRun.undecided`."""
-        return int(summary["failed"] + summary["none"])
 
     def write(self, made: Made) -> dict[str, Any]:
         """Write the messages that are new; return the summary."""

@@ -13,35 +13,32 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from adhere.chat import Outcome, Sampling, user
-from adhere.experiments.answering import kept
+from adhere.chat import Sampling, user
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, Row, begun, ended
 from adhere.experiments.stepwise.run import Made
-from adhere.experiments.stepwise.seats import Open
 from adhere.judging import JudgeConfig
 from adhere.judging.parsing import Unreadable
-from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
+from adhere.judging.replies import Spent, response_format, until_readable
 from adhere.models.connect import ModelConfig
 from adhere.prompting import Prompts
 from adhere.records import SCHEMA_VERSION
 from adhere.records.run_folder import Key
 from adhere.training.recipes.iteralign.finding import Finder
 from adhere.training.recipes.iteralign.ledger import ACTIVE, Entry
+from adhere.training.recipes.iteralign.oracle import NONE, AskingOracle, OracleRun
 from adhere.training.recipes.iteralign.plan import ModulePlan
-from adhere.training.recipes.iteralign.redteam import failed
 from adhere.training.recipes.iteralign.seats import (
     ORACLE,
-    SeatedRun,
     models_of,
     prices_of,
 )
 
 KIND = "compare"
 TOKENS = 120
-COMPARED, NONE = "compared", "none"
+COMPARED = "compared"
 _SAME = re.compile(r"SAME:\s*(\d+)", re.IGNORECASE)
 _AGAINST = re.compile(r"CONTRADICTS:[ \t]*(\d[\d, \t]*)", re.IGNORECASE)
 
@@ -106,48 +103,28 @@ async def compare(
 
 
 @dataclass
-class Comparing:
+class Comparing(AskingOracle[CompareInputs]):
     """What the rows go through (`Steps`)."""
-
-    inputs: CompareInputs
-    structured: bool | None = None
 
     def new_row(self, key: Key) -> Row:
         """A row before anything was asked."""
         return begun(key, same_as="", contradicts=[])
 
-    def next_seat(self, row: Row) -> str:
-        """Always the oracle."""
-        return ORACLE
-
-    async def step(self, row: Row, open_: Open) -> Row:
-        """Ask about one new rule."""
-        made, outcome, reason, error = await kept(self._ask(row, open_.models[ORACLE]))
-        if made is not None:
-            return made
-        if outcome is Outcome.FAILED:
-            assert error is not None
-            return failed(row, error, ORACLE)
-        return ended(row, NONE, outcome.value, reason)
-
-    async def _ask(self, row: Row, model: Any) -> Row:
-        config = self.inputs.plan.oracle
-        assert config is not None
+    async def ask(self, row: Row, model: Any) -> Row:
+        """See `AskingOracle.ask`."""
+        config = self.oracle
         entry = self.inputs.by_id[row["case"]]
         known = self.inputs.beside(entry)
-        if self.structured is None:
-            self.structured = config.output == "json" or (
-                config.output == "auto" and await offers_schema(model)
-            )
+        structured = await self.holds_to_schema(model)
         shown = self.inputs.templates.render(
             "iteralign/weigh", rule=entry.text, known=[e.text for e in known],
-            structured=self.structured,
+            structured=structured,
         )  # fmt: skip
-        read = parse_structured if self.structured else parse
+        read = parse_structured if structured else parse
         sampling = Sampling(
             temperature=config.temperature,
             max_tokens=config.most_tokens(TOKENS),
-            extra=response_format(schema(len(known))) if self.structured else {},
+            extra=response_format(schema(len(known))) if structured else {},
         )
         try:
             same, against = await until_readable(
@@ -208,7 +185,7 @@ def schema(n: int) -> Mapping[str, Any]:
 
 
 @dataclass
-class CompareRun(SeatedRun[CompareInputs]):
+class CompareRun(OracleRun[CompareInputs]):
     """One start of a run."""
 
     kind = KIND
@@ -216,10 +193,6 @@ class CompareRun(SeatedRun[CompareInputs]):
     def steps(self) -> Comparing:
         """See `StepwiseRun.steps`."""
         return Comparing(self.inputs)
-
-    def undecided(self, summary: Mapping[str, Any]) -> int:
-        """See `StepwiseRun.undecided`."""
-        return int(summary["failed"] + summary["none"])
 
     def write(self, made: Made) -> dict[str, Any]:
         """Write the rows; return the summary, which has what was found."""

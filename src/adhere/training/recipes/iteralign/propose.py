@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adhere.chat import Outcome, Sampling, system, user
+from adhere.chat import Sampling, system, user
 from adhere.errors import BadInput
-from adhere.experiments.answering import kept
 from adhere.experiments.phases import Listener
 from adhere.experiments.pricing import Prices
 from adhere.experiments.starts import RunResult, Silent
 from adhere.experiments.stepwise.rows import FAILED, WAITING, Row, begun, ended
 from adhere.experiments.stepwise.run import Made
-from adhere.experiments.stepwise.seats import Open
 from adhere.judging.parsing import Unreadable, refuse_quoted
 from adhere.judging.questions import conversation
-from adhere.judging.replies import Spent, offers_schema, response_format, until_readable
+from adhere.judging.replies import Spent, response_format, until_readable
 from adhere.models.connect import ModelConfig
 from adhere.prompting import Prompts
 from adhere.records import SCHEMA_VERSION
@@ -36,6 +34,7 @@ from adhere.spec import load_spec, looks_like_refusal
 from adhere.training.recipes.iteralign.failures import Failure, failures_digest, read_failures
 from adhere.training.recipes.iteralign.finding import Finder, published_messages
 from adhere.training.recipes.iteralign.ledger import Entry, as_spec_text, entries_of
+from adhere.training.recipes.iteralign.oracle import NONE, AskingOracle, OracleRun
 from adhere.training.recipes.iteralign.plan import ProposePlan
 from adhere.training.recipes.iteralign.proposing import (
     Chunk,
@@ -51,10 +50,9 @@ from adhere.training.recipes.iteralign.proposing import (
     speaking_of_rules,
     with_patterns,
 )
-from adhere.training.recipes.iteralign.redteam import GOOD_FILE, failed, write_lines
+from adhere.training.recipes.iteralign.redteam import GOOD_FILE, write_lines
 from adhere.training.recipes.iteralign.seats import (
     ORACLE,
-    SeatedRun,
     check_seats,
     models_of,
     not_apart,
@@ -69,7 +67,7 @@ TOKENS = 700
 OF_A_WORD = 2  # rules about what one telling word stands in
 
 # How a row ends: with rules, or without any.
-PROPOSED, NONE = "proposed", "none"
+PROPOSED = "proposed"
 
 
 @dataclass(frozen=True)
@@ -183,31 +181,19 @@ async def propose(
 
 
 @dataclass
-class Proposing:
+class Proposing(AskingOracle[ProposeInputs]):
     """What the rows go through (`Steps`)."""
-
-    inputs: ProposeInputs
-    structured: bool | None = None
 
     def new_row(self, key: Key) -> Row:
         """A row before anything was asked."""
         return begun(key, rules=[], constitution="", reply="", reasks=0)
 
-    def next_seat(self, row: Row) -> str:
-        """Always the oracle."""
-        return ORACLE
-
-    async def step(self, row: Row, open_: Open) -> Row:
-        """Ask the oracle about a chunk."""
-        chunk, model = self.inputs.chunk(row), open_.models[ORACLE]
-        work = self._published if self.inputs.plan.form == "published" else self._rules
-        made, outcome, reason, error = await kept(work(row, chunk, model))
-        if made is not None:
-            return made
-        if outcome is Outcome.FAILED:
-            assert error is not None
-            return failed(row, error, ORACLE)
-        return ended(row, NONE, outcome.value, reason)
+    async def ask(self, row: Row, model: Any) -> Row:
+        """See `AskingOracle.ask`."""
+        chunk = self.inputs.chunk(row)
+        if self.inputs.plan.form == "published":
+            return await self._published(row, chunk, model)
+        return await self._rules(row, chunk, model)
 
     async def _published(self, row: Row, chunk: Chunk, model: Any) -> Row:
         inputs = self.inputs
@@ -221,9 +207,8 @@ class Proposing:
 
     async def _rules(self, row: Row, chunk: Chunk, model: Any) -> Row:
         inputs, plan = self.inputs, self.inputs.plan
-        config = plan.oracle
-        assert config is not None
-        structured = await self._offers_schema(model)
+        config = self.oracle
+        structured = await self.holds_to_schema(model)
         good = [] if chunk.word else inputs.beside(row)
         shown_as = as_told(chunk)
         most = min(plan.most_rules, OF_A_WORD) if chunk.word else plan.most_rules
@@ -296,18 +281,9 @@ class Proposing:
         ]
         return ended({**row, "rules": told, "reply": last[0], "reasks": spent.reasks}, PROPOSED)
 
-    async def _offers_schema(self, model: Any) -> bool:
-        config = self.inputs.plan.oracle
-        assert config is not None
-        if self.structured is None:
-            self.structured = config.output == "json" or (
-                config.output == "auto" and await offers_schema(model)
-            )
-        return self.structured
-
 
 @dataclass
-class ProposeRun(SeatedRun[ProposeInputs]):
+class ProposeRun(OracleRun[ProposeInputs]):
     """One start of a run."""
 
     kind = KIND
@@ -315,10 +291,6 @@ class ProposeRun(SeatedRun[ProposeInputs]):
     def steps(self) -> Proposing:
         """See `StepwiseRun.steps`."""
         return Proposing(self.inputs)
-
-    def undecided(self, summary: Mapping[str, Any]) -> int:
-        """See `StepwiseRun.undecided`."""
-        return int(summary["failed"] + summary["none"])
 
     def write(self, made: Made) -> dict[str, Any]:
         """Write the rules and the constitution; return the summary."""
